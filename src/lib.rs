@@ -1,0 +1,4 @@
+//! loralab.
+pub mod device;
+pub mod error;
+pub mod event;
