@@ -5,7 +5,10 @@
 
 use std::time::Duration;
 
+mod task;
 pub mod units;
+
+pub use task::{Cancel, Meter, Task};
 
 /// Receives what a command has to say, in order. `emit` must not block: training never waits for drawing.
 pub trait Sink: Send + Sync {

@@ -110,7 +110,12 @@ pub fn admit(purpose: Purpose, bytes: u64) -> Result<()> {
     }
     Err(Error::new(
         Kind::OutOfMemory,
-        format!("not enough memory for {}: {} needed, {} left", purpose.name(), units::bytes(bytes), units::bytes(usable)),
+        format!(
+            "not enough memory for {}: {} needed, {} left",
+            purpose.name(),
+            units::bytes(bytes),
+            units::bytes(usable)
+        ),
     )
     .hint(advice(purpose)))
 }
@@ -150,9 +155,7 @@ fn cgroup_left() -> Option<u64> {
     };
     // File pages count as used but give way when memory is needed.
     let stat = std::fs::read_to_string(stat).unwrap_or_default();
-    let field = |name: &str| {
-        stat.lines().find_map(|l| l.strip_prefix(name)?.trim().parse::<u64>().ok()).unwrap_or(0)
-    };
+    let field = |name: &str| stat.lines().find_map(|l| l.strip_prefix(name)?.trim().parse::<u64>().ok()).unwrap_or(0);
     let reclaimable = field("inactive_file ") + field("active_file ");
     Some(limit.saturating_sub(used.saturating_sub(reclaimable)))
 }
