@@ -1,1 +1,3 @@
+//! The program: evcxr's runtime hook first (Rust cells re-execute this binary), then the command line.
+
 fn main() {}
