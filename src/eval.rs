@@ -1,0 +1,123 @@
+//! Loss and perplexity on held-out data.
+
+use crate::data::Sample;
+use crate::error::{Error, Result};
+use crate::event::Task;
+use crate::event::Unit;
+use crate::lora::Adapter;
+use crate::model::{Arena, Batch, Decoder, Keep, Pass, Scored, Use};
+use crate::ops::Backend;
+
+/// How well a model predicts some rows.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Evaluation {
+    /// Mean NLL over the scored tokens, in nats.
+    pub loss: f64,
+    /// Standard error of `loss` over rows; NaN for a single row.
+    pub stderr: f64,
+    /// Scored tokens.
+    pub tokens: usize,
+    /// Summed NLL and scored tokens of each row.
+    pub rows: Vec<(f64, usize)>,
+}
+
+impl Evaluation {
+    /// `exp(loss)`.
+    #[must_use]
+    pub fn perplexity(&self) -> f64 {
+        self.loss.exp()
+    }
+
+    /// Joins rows. The loss is a ratio of sums, so its standard error is that of a ratio estimator: the deviation of
+    /// `nll − loss·tokens` over rows (Cochran, Sampling Techniques, 6.4).
+    fn of(rows: Vec<(f64, usize)>) -> Self {
+        let tokens: usize = rows.iter().map(|r| r.1).sum();
+        let loss = rows.iter().map(|r| r.0).sum::<f64>() / tokens as f64;
+        let n = rows.len() as f64;
+        let squares: f64 = rows.iter().map(|(nll, count)| (nll - loss * *count as f64).powi(2)).sum();
+        let stderr = if rows.len() < 2 { f64::NAN } else { (squares * n / (n - 1.0)).sqrt() / tokens as f64 };
+        Self { loss, stderr, tokens, rows }
+    }
+}
+
+/// Tokens of a batch: enough to fill the processor, few enough to hear an interrupt soon.
+const BATCH_TOKENS: usize = 1024;
+
+/// Scores `samples` with the base and, if given, an adapter.
+///
+/// # Errors
+/// No sample has a scored token; interrupted; out of memory.
+pub fn evaluate(
+    decoder: &Decoder,
+    adapter: Option<&Adapter>,
+    samples: &[Sample],
+    backend: &dyn Backend,
+    task: Task<'_>,
+) -> Result<Evaluation> {
+    let uses: Vec<Use> = adapter.map(|_| Use { slot: 0, weight: 1.0 }).into_iter().collect();
+    let adapters: Vec<&Adapter> = adapter.into_iter().collect();
+    evaluate_with(decoder, &adapters, &uses, samples, backend, task)
+}
+
+/// Scores `samples` with the base and any adapters, as strongly as `uses` says.
+///
+/// # Errors
+/// As [`evaluate`].
+pub fn evaluate_with(
+    decoder: &Decoder,
+    adapters: &[&Adapter],
+    uses: &[Use],
+    samples: &[Sample],
+    backend: &dyn Backend,
+    task: Task<'_>,
+) -> Result<Evaluation> {
+    let mut order: Vec<usize> = (0..samples.len()).filter(|&i| samples[i].scored() > 0).collect();
+    if order.is_empty() {
+        return Err(Error::usage("no token of the data set is scored").hint("`data NAME --show 2` marks what is trained and scored"));
+    }
+    // Rows of like length go together; the results are put back in their order.
+    order.sort_by_key(|&i| (samples[i].ids.len(), i));
+    let longest = samples.iter().map(|s| s.ids.len()).max().unwrap_or(0);
+    let rows = BATCH_TOKENS.max(longest).min(order.iter().map(|&i| samples[i].ids.len()).sum());
+    let mut arena = Arena::new(&decoder.spec, rows, longest, Keep::Nothing)?;
+    let pass = Pass { backend, adapters, cancel: task.cancel, dropout: None };
+    let mut results = vec![None; samples.len()];
+    let mut meter = task.meter("evaluating", order.len() as u64, Unit::Items);
+    let mut rest = &order[..];
+    while !rest.is_empty() {
+        let mut tokens = 0;
+        let fits = |&&i: &&usize| {
+            tokens += samples[i].ids.len();
+            tokens <= rows
+        };
+        let (now, later) = rest.split_at(rest.iter().take_while(fits).count());
+        rest = later;
+        let (mut batch, mut scored) = (Batch::default(), Scored::default());
+        for &i in now {
+            samples[i].append_to(&mut batch, &mut scored, uses);
+        }
+        decoder.forward(&pass, &batch, &mut arena, None)?;
+        let mut nll = decoder.score(&pass, &batch, &arena, &scored)?.into_iter().map(f64::from);
+        for &i in now {
+            let count = samples[i].scored();
+            results[i] = Some((nll.by_ref().take(count).sum::<f64>(), count));
+        }
+        meter.advance(now.len() as u64, "")?;
+    }
+    Ok(Evaluation::of(results.into_iter().flatten().collect()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn loss_is_the_mean_over_tokens_and_stderr_that_of_a_ratio() {
+        let e = Evaluation::of(vec![(2.0, 1), (9.0, 3)]);
+        assert_eq!((e.loss, e.tokens), (2.75, 4));
+        // residuals ∓0.75; sqrt(2·0.75²·2/1)/4
+        assert!((e.stderr - 1.5 / 4.0).abs() < 1e-12);
+        assert!((e.perplexity() - 2.75f64.exp()).abs() < 1e-9);
+        assert!(Evaluation::of(vec![(2.0, 1)]).stderr.is_nan());
+    }
+}

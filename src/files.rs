@@ -1,0 +1,163 @@
+//! Files and folders that are whole or not there: written beside their place, synced, then renamed.
+
+use std::fs::{self, File};
+use std::io::{self, BufWriter, Write};
+use std::path::{Path, PathBuf};
+
+use crate::error::{Error, Kind, Result};
+
+/// Writes the file `path`: `fill` gets a buffered writer; a failure leaves what was there before.
+///
+/// # Errors
+/// [`Kind::Io`] with the path, a full disk included.
+pub fn write(path: &Path, fill: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> Result<()> {
+    let temporary = beside(path);
+    let attempt = || -> io::Result<()> {
+        let mut file = BufWriter::new(File::create(&temporary)?);
+        fill(&mut file)?;
+        file.into_inner().map_err(io::IntoInnerError::into_error)?.sync_all()?;
+        fs::rename(&temporary, path)
+    };
+    attempt().map_err(|e| {
+        let _ = fs::remove_file(&temporary);
+        failure(path, e)
+    })
+}
+
+fn failure(path: &Path, error: io::Error) -> Error {
+    let full = matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::FileTooLarge | io::ErrorKind::QuotaExceeded);
+    let message = format!("cannot write {}: {error}", path.display());
+    let error = Error::new(Kind::Io, message).with_source(error);
+    if full { error.hint("nothing was changed; free some space or choose another folder") } else { error }
+}
+
+/// A name beside `path` that no other process uses.
+fn beside(path: &Path) -> PathBuf {
+    let name = path.file_name().map_or_else(|| "file".into(), |n| n.to_string_lossy().into_owned());
+    path.with_file_name(format!(".{name}.{}.tmp", std::process::id()))
+}
+
+/// A folder being filled: it appears under its name, whole, with [`Folder::commit`], and leaves nothing behind without.
+pub struct Folder {
+    path: PathBuf,
+    temporary: PathBuf,
+    overwrite: bool,
+}
+
+impl Folder {
+    /// Begins a folder that is to become `path`.
+    ///
+    /// # Errors
+    /// [`Kind::Usage`] if something is there already and `overwrite` is not set; [`Kind::Io`].
+    pub fn create(path: &Path, overwrite: bool) -> Result<Self> {
+        let path = std::path::absolute(path).map_err(|e| failure(path, e))?;
+        let taken = path.exists() && fs::read_dir(&path).map_or(true, |mut entries| entries.next().is_some());
+        if taken && !overwrite {
+            return Err(Error::usage(format!("{} exists already", path.display()))
+                .hint("choose another name, or add --force to replace it"));
+        }
+        if let Some(parent) = path.parent() {
+            fs::create_dir_all(parent).map_err(|e| failure(&path, e))?;
+        }
+        let temporary = beside(&path);
+        let _ = fs::remove_dir_all(&temporary);
+        fs::create_dir(&temporary).map_err(|e| failure(&path, e))?;
+        Ok(Self { path, temporary, overwrite })
+    }
+
+    /// Writes a file of the folder.
+    ///
+    /// # Errors
+    /// [`Kind::Io`] with the path the file would have had.
+    pub fn write(&self, name: &str, fill: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> Result<()> {
+        let attempt = || -> io::Result<()> {
+            let mut file = BufWriter::new(File::create(self.temporary.join(name))?);
+            fill(&mut file)?;
+            file.into_inner().map_err(io::IntoInnerError::into_error)?.sync_all()
+        };
+        attempt().map_err(|e| failure(&self.path.join(name), e))
+    }
+
+    /// Puts the folder in its place; what was there is removed only after that.
+    ///
+    /// # Errors
+    /// [`Kind::Io`].
+    pub fn commit(self) -> Result<PathBuf> {
+        let swap = || -> io::Result<()> {
+            if self.path.exists() {
+                if !self.overwrite {
+                    return fs::remove_dir(&self.path).and_then(|()| fs::rename(&self.temporary, &self.path));
+                }
+                let old = beside(&self.path).with_extension("old");
+                let _ = fs::remove_dir_all(&old);
+                fs::rename(&self.path, &old)?;
+                fs::rename(&self.temporary, &self.path)
+                    .inspect_err(|_| fs::rename(&old, &self.path).unwrap_or(()))?;
+                return if old.is_dir() { fs::remove_dir_all(&old) } else { fs::remove_file(&old) };
+            }
+            fs::rename(&self.temporary, &self.path)
+        };
+        swap().map_err(|e| failure(&self.path, e))?;
+        if let Some(parent) = self.path.parent().and_then(|p| File::open(p).ok()) {
+            // The name itself must survive a power cut; where a folder cannot be synced there is nothing to be done.
+            let _ = parent.sync_all();
+        }
+        Ok(self.path.clone())
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.temporary);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn scratch(name: &str) -> PathBuf {
+        let path = std::env::temp_dir().join(format!("loralab-files-{name}-{}", std::process::id()));
+        let _ = fs::remove_dir_all(&path);
+        fs::create_dir_all(&path).unwrap();
+        path
+    }
+
+    #[test]
+    fn a_failed_write_leaves_the_old_file_and_no_litter() {
+        let dir = scratch("write");
+        let path = dir.join("a.json");
+        write(&path, |w| w.write_all(b"old")).unwrap();
+        let error = write(&path, |w| {
+            w.write_all(b"half")?;
+            Err(io::Error::from(io::ErrorKind::StorageFull))
+        })
+        .unwrap_err();
+        assert_eq!(error.kind(), Kind::Io);
+        assert!(error.message().contains("a.json"));
+        assert_eq!(fs::read(&path).unwrap(), b"old");
+        assert_eq!(fs::read_dir(&dir).unwrap().count(), 1);
+        fs::remove_dir_all(dir).unwrap();
+    }
+
+    #[test]
+    fn a_folder_appears_whole_or_not_at_all() {
+        let dir = scratch("folder");
+        let path = dir.join("model");
+        let folder = Folder::create(&path, false).unwrap();
+        folder.write("one", |w| w.write_all(b"1")).unwrap();
+        assert!(!path.exists());
+        drop(folder);
+        assert_eq!(fs::read_dir(&dir).unwrap().count(), 0);
+        let folder = Folder::create(&path, false).unwrap();
+        folder.write("one", |w| w.write_all(b"1")).unwrap();
+        folder.commit().unwrap();
+        assert_eq!(Folder::create(&path, false).err().unwrap().kind(), Kind::Usage);
+        let folder = Folder::create(&path, true).unwrap();
+        folder.write("two", |w| w.write_all(b"2")).unwrap();
+        folder.commit().unwrap();
+        assert!(path.join("two").exists() && !path.join("one").exists());
+        assert_eq!(fs::read_dir(&dir).unwrap().count(), 1);
+        fs::remove_dir_all(dir).unwrap();
+    }
+}

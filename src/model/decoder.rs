@@ -1,0 +1,316 @@
+//! The decoder: one forward and one backward pass for every spec.
+
+use super::arena::{Arena, Back, Keep, LayerState};
+use super::batch::Batch;
+use super::cache::Cache;
+use super::gradients::BaseGradients;
+use super::spec::{SLOTS, Slot, Spec};
+use crate::device::Buffer;
+use crate::error::Result;
+use crate::event::Cancel;
+use crate::lora::{Adapter, LinearInfo};
+use crate::ops::{
+    AttentionGrads, AttentionSaved, Backend, HeadGrads, Linear, LinearGrad, LoraGrads, LoraUse, Turn,
+};
+use crate::quant::Weight;
+
+/// A base model.
+pub struct Decoder {
+    pub spec: Spec,
+    /// Its linear layers in order; see [`Spec::linears`].
+    pub linears: Vec<LinearInfo>,
+    /// `[vocabulary, hidden]`.
+    pub embedding: Weight,
+    pub layers: Vec<Layer>,
+    /// The last norm, `[hidden]`.
+    pub norm: Buffer<f32>,
+    /// `[vocabulary, hidden]`; `None` where the embedding serves.
+    pub head: Option<Weight>,
+}
+
+/// The weights of one decoder layer.
+pub struct Layer {
+    /// Before attention, `[hidden]`.
+    pub attention_norm: Buffer<f32>,
+    /// Before the MLP, `[hidden]`.
+    pub mlp_norm: Buffer<f32>,
+    /// By [`Slot`].
+    pub linears: Vec<LinearWeight>,
+}
+
+/// A weight `[out, in]` with its bias `[out]`.
+pub struct LinearWeight {
+    pub weight: Weight,
+    pub bias: Option<Buffer<f32>>,
+}
+
+/// Who computes a pass, with which adapters, and how it is stopped.
+#[derive(Clone, Copy)]
+pub struct Pass<'a> {
+    pub backend: &'a dyn Backend,
+    pub adapters: &'a [&'a Adapter],
+    pub cancel: &'a Cancel,
+    /// Seed of dropout in training; `None` leaves it out.
+    pub dropout: Option<u64>,
+}
+
+/// Rows whose next token is scored, with that token.
+#[derive(Debug, Clone, Default)]
+pub struct Scored {
+    pub rows: Vec<usize>,
+    pub targets: Vec<u32>,
+}
+
+/// Where a backward pass puts its gradients. All are added to.
+pub struct Gradients<'a, 'b> {
+    /// By adapter slot.
+    pub adapters: &'b mut LoraGrads<'a>,
+    /// Of the base's own weights, for full fine-tuning.
+    pub base: Option<&'b mut BaseGradients>,
+}
+
+impl Decoder {
+    /// The output head.
+    #[must_use]
+    pub fn head(&self) -> &Weight {
+        self.head.as_ref().unwrap_or(&self.embedding)
+    }
+
+    /// The weight of a linear layer by its index in [`Decoder::linears`].
+    #[must_use]
+    pub fn linear(&self, index: usize) -> &LinearWeight {
+        &self.layers[index / SLOTS].linears[index % SLOTS]
+    }
+
+    /// As [`Decoder::linear`], to be replaced.
+    pub fn linear_mut(&mut self, index: usize) -> &mut LinearWeight {
+        &mut self.layers[index / SLOTS].linears[index % SLOTS]
+    }
+
+    /// Runs `batch` through all layers; the normed output stands in the arena afterwards.
+    ///
+    /// # Errors
+    /// Interrupted between layers; out of memory for scratch.
+    pub fn forward(&self, pass: &Pass<'_>, batch: &Batch, arena: &mut Arena, mut cache: Option<&mut Cache>) -> Result<()> {
+        let rows = batch.rows();
+        debug_assert!(arena.holds(rows, batch.positions.iter().max().map_or(0, |p| *p as usize + 1)));
+        pass.backend.embed(&batch.ids, &self.embedding, &mut arena.streams[0])?;
+        let Arena { streams, layers, normed, gated, rope, .. } = arena;
+        for l in 0..self.spec.layers {
+            pass.cancel.check()?;
+            let count = layers.len();
+            let state = &mut layers[l % count];
+            let (x, out) = Arena::streams(streams, l);
+            let work = LayerPass { decoder: self, pass, batch, layer: l, rope };
+            let cache = cache.as_deref_mut().map(|c| &mut c.layers[l]);
+            work.forward(x, state, normed, cache)?;
+            work.finish(state, gated, out)?;
+        }
+        let last = self.spec.layers % streams.len();
+        pass.backend.norm(&streams[last], &self.norm, self.spec.norm_eps, rows, normed)
+    }
+
+    /// Negative log-likelihood of each scored token after [`Decoder::forward`], in nats.
+    ///
+    /// # Errors
+    /// Out of memory for scratch.
+    pub fn score(&self, pass: &Pass<'_>, batch: &Batch, arena: &Arena, scored: &Scored) -> Result<Vec<f32>> {
+        let mut nll = vec![0.0; scored.rows.len()];
+        let (rows, targets) = (&scored.rows, &scored.targets);
+        pass.backend.head_loss(&arena.normed, batch.rows(), rows, targets, self.head(), &mut nll, None)?;
+        Ok(nll)
+    }
+
+    /// Logits after [`Decoder::forward`] of some rows, `[rows.len(), vocabulary]`.
+    ///
+    /// # Errors
+    /// Out of memory for scratch.
+    pub fn logits(&self, pass: &Pass<'_>, arena: &Arena, rows: &[usize]) -> Result<Vec<f32>> {
+        let mut out = vec![0.0; rows.len() * self.spec.vocabulary];
+        pass.backend.logits(&arena.normed, rows, self.head(), &mut out)?;
+        Ok(out)
+    }
+
+    /// Scores as [`Decoder::score`] and goes back through all layers that are trained, adding `scale ×` the gradient of the
+    /// summed loss.
+    ///
+    /// # Errors
+    /// Interrupted between layers, gradients then hold a part; out of memory for scratch.
+    pub fn backward(
+        &self,
+        pass: &Pass<'_>,
+        batch: &Batch,
+        arena: &mut Arena,
+        scored: &Scored,
+        scale: f32,
+        gradients: &mut Gradients<'_, '_>,
+    ) -> Result<Vec<f32>> {
+        let (rows, eps, backend) = (batch.rows(), self.spec.norm_eps, pass.backend);
+        let mut nll = vec![0.0; scored.rows.len()];
+        let Arena { keep, streams, layers, normed, gated, back, rope, .. } = arena;
+        let Some(back) = back else { unreachable!("an arena without gradients is for forward passes only") };
+        let head = HeadGrads {
+            scale,
+            dhidden: &mut back.normed,
+            dweight: gradients.base.as_deref_mut().map(BaseGradients::head_mut),
+        };
+        backend.head_loss(normed, rows, &scored.rows, &scored.targets, self.head(), &mut nll, Some(head))?;
+        backend.zero(rows * self.spec.hidden, &mut back.stream)?;
+        let dnorm = gradients.base.as_deref_mut().map(|b| &mut b.norm);
+        let last = &streams[self.spec.layers];
+        backend.norm_backward(last, &self.norm, eps, rows, &back.normed, &mut back.stream, dnorm)?;
+        let lowest = if gradients.base.is_some() { 0 } else { self.lowest_trained(gradients.adapters, pass.adapters) };
+        for l in (lowest..self.spec.layers).rev() {
+            pass.cancel.check()?;
+            let count = layers.len();
+            let state = &mut layers[l % count];
+            let work = LayerPass { decoder: self, pass, batch, layer: l, rope };
+            if *keep == Keep::Inputs {
+                work.forward(&streams[l], state, normed, None)?;
+            }
+            let below = l > lowest || gradients.base.is_some();
+            work.backward(&streams[l], state, normed, gated, back, below, gradients)?;
+        }
+        if let Some(base) = gradients.base.as_deref_mut() {
+            backend.embed_backward(&batch.ids, self.spec.hidden, &back.stream, &mut base.embedding)?;
+        }
+        Ok(nll)
+    }
+
+    /// The lowest layer with an adapter that is trained: no gradient is needed below.
+    fn lowest_trained(&self, grads: &LoraGrads<'_>, adapters: &[&Adapter]) -> usize {
+        let trained = adapters.iter().zip(grads).filter(|(_, g)| g.is_some());
+        let first = |a: &Adapter| a.sites.iter().position(Option::is_some);
+        trained.filter_map(|(a, _)| first(a)).min().map_or(self.spec.layers, |i| i / SLOTS)
+    }
+}
+
+/// One layer of one pass.
+struct LayerPass<'a> {
+    decoder: &'a Decoder,
+    pass: &'a Pass<'a>,
+    batch: &'a Batch,
+    layer: usize,
+    rope: &'a crate::ops::RopeTable,
+}
+
+impl<'a> LayerPass<'a> {
+    fn weights(&self) -> &'a Layer {
+        &self.decoder.layers[self.layer]
+    }
+
+    fn lora(&self, slot: Slot) -> Vec<LoraUse<'a>> {
+        self.batch.lora(self.layer * SLOTS + slot as usize, self.pass.adapters, self.pass.dropout)
+    }
+
+    /// A group of linear layers on one input.
+    fn linears(&self, x: &Buffer<f32>, outs: Vec<(Slot, &mut Buffer<f32>)>, add: bool) -> Result<()> {
+        let lora: Vec<_> = outs.iter().map(|(slot, _)| self.lora(*slot)).collect();
+        let mut group: Vec<_> = (outs.into_iter().zip(&lora))
+            .map(|((slot, out), lora)| {
+                let linear = &self.weights().linears[slot as usize];
+                Linear { weight: &linear.weight, bias: linear.bias.as_ref(), lora, add, out }
+            })
+            .collect();
+        self.pass.backend.linears(x, self.batch.rows(), &mut group)
+    }
+
+    /// From the layer's input to `gate` and `up`.
+    fn forward(
+        &self,
+        x: &Buffer<f32>,
+        s: &mut LayerState,
+        normed: &mut Buffer<f32>,
+        cache: Option<&mut (Buffer<f32>, Buffer<f32>)>,
+    ) -> Result<()> {
+        let (spec, backend, rows) = (&self.decoder.spec, self.pass.backend, self.batch.rows());
+        let (heads, positions, spans) = (spec.attention(), &self.batch.positions, &self.batch.spans);
+        backend.norm(x, &self.weights().attention_norm, spec.norm_eps, rows, normed)?;
+        self.linears(normed, vec![(Slot::Q, &mut s.q), (Slot::K, &mut s.k), (Slot::V, &mut s.v)], false)?;
+        backend.rope(&mut s.q, spec.heads, self.rope, positions, Turn::Forward)?;
+        backend.rope(&mut s.k, spec.kv_heads, self.rope, positions, Turn::Forward)?;
+        match cache {
+            None => backend.attention(heads, spans, &s.q, &s.k, &s.v, &mut s.attended, Some(&mut s.lse))?,
+            Some((keys, values)) => {
+                for span in spans {
+                    let to = span.kv.end - span.q.len();
+                    backend.copy_rows(&s.k, span.q.clone(), keys, to, heads.kv_width())?;
+                    backend.copy_rows(&s.v, span.q.clone(), values, to, heads.kv_width())?;
+                }
+                backend.attention(heads, spans, &s.q, keys, values, &mut s.attended, None)?;
+            }
+        }
+        backend.copy_rows(x, 0..rows, &mut s.middle, 0, spec.hidden)?;
+        self.linears(&s.attended, vec![(Slot::O, &mut s.middle)], true)?;
+        backend.norm(&s.middle, &self.weights().mlp_norm, spec.norm_eps, rows, normed)?;
+        self.linears(normed, vec![(Slot::Gate, &mut s.gate), (Slot::Up, &mut s.up)], false)
+    }
+
+    /// From `gate` and `up` to the layer's output.
+    fn finish(&self, s: &LayerState, gated: &mut Buffer<f32>, out: &mut Buffer<f32>) -> Result<()> {
+        let (spec, backend, rows) = (&self.decoder.spec, self.pass.backend, self.batch.rows());
+        backend.gate(rows * spec.intermediate, &s.gate, &s.up, gated)?;
+        backend.copy_rows(&s.middle, 0..rows, out, 0, spec.hidden)?;
+        self.linears(gated, vec![(Slot::Down, out)], true)
+    }
+
+    /// The gradient of a group of linear layers.
+    fn linears_backward(
+        &self,
+        x: &Buffer<f32>,
+        outs: &[(Slot, &Buffer<f32>)],
+        dx: Option<&mut Buffer<f32>>,
+        gradients: &mut Gradients<'_, '_>,
+    ) -> Result<()> {
+        let lora: Vec<_> = outs.iter().map(|(slot, _)| self.lora(*slot)).collect();
+        let slots: Vec<usize> = outs.iter().map(|(slot, _)| self.layer * SLOTS + *slot as usize).collect();
+        let base = gradients.base.as_deref_mut().map(|b| b.linears_mut(&slots));
+        let base = base.unwrap_or_else(|| slots.iter().map(|_| (None, None)).collect());
+        let mut group: Vec<_> = (outs.iter().zip(&lora).zip(base))
+            .map(|((&(slot, dy), lora), (dweight, dbias))| {
+                let weight = &self.weights().linears[slot as usize].weight;
+                LinearGrad { weight, lora, dy, dweight, dbias }
+            })
+            .collect();
+        self.pass.backend.linears_backward(x, self.batch.rows(), &mut group, dx, gradients.adapters)
+    }
+
+    /// From the gradient of the layer's output in `back.stream` to that of its input; `below` tells whether that is needed.
+    #[allow(clippy::too_many_arguments)]
+    fn backward(
+        &self,
+        x: &Buffer<f32>,
+        s: &mut LayerState,
+        normed: &mut Buffer<f32>,
+        gated: &mut Buffer<f32>,
+        back: &mut Back,
+        below: bool,
+        gradients: &mut Gradients<'_, '_>,
+    ) -> Result<()> {
+        let (spec, backend, rows) = (&self.decoder.spec, self.pass.backend, self.batch.rows());
+        let (weights, eps, n) = (self.weights(), spec.norm_eps, rows * spec.intermediate);
+        // MLP
+        backend.gate(n, &s.gate, &s.up, gated)?;
+        self.linears_backward(gated, &[(Slot::Down, &back.stream)], Some(&mut back.gated), gradients)?;
+        backend.gate_backward(n, &back.gated, &mut s.gate, &mut s.up)?;
+        backend.norm(&s.middle, &weights.mlp_norm, eps, rows, normed)?;
+        self.linears_backward(normed, &[(Slot::Gate, &s.gate), (Slot::Up, &s.up)], Some(&mut back.normed), gradients)?;
+        let dnorm = gradients.base.as_deref_mut().map(|b| &mut b.layers[self.layer].mlp_norm);
+        backend.norm_backward(&s.middle, &weights.mlp_norm, eps, rows, &back.normed, &mut back.stream, dnorm)?;
+        // Attention
+        self.linears_backward(&s.attended, &[(Slot::O, &back.stream)], Some(&mut back.attended), gradients)?;
+        let saved = AttentionSaved { q: &s.q, k: &s.k, v: &s.v, out: &s.attended, lse: &s.lse };
+        let grads = AttentionGrads { dq: &mut back.q, dk: &mut back.k, dv: &mut back.v };
+        backend.attention_backward(spec.attention(), &self.batch.spans, &saved, &back.attended, grads)?;
+        backend.rope(&mut back.q, spec.heads, self.rope, &self.batch.positions, Turn::Back)?;
+        backend.rope(&mut back.k, spec.kv_heads, self.rope, &self.batch.positions, Turn::Back)?;
+        backend.norm(x, &weights.attention_norm, eps, rows, normed)?;
+        let outs = [(Slot::Q, &back.q), (Slot::K, &back.k), (Slot::V, &back.v)];
+        self.linears_backward(normed, &outs, below.then_some(&mut back.normed), gradients)?;
+        if below {
+            let dnorm = gradients.base.as_deref_mut().map(|b| &mut b.layers[self.layer].attention_norm);
+            backend.norm_backward(x, &weights.attention_norm, eps, rows, &back.normed, &mut back.stream, dnorm)?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,170 @@
+//! A decoder from its files: everything is checked by name and shape before the first weight is read.
+
+use std::borrow::Cow;
+
+use super::decoder::{Decoder, Layer, LinearWeight};
+use super::source::TensorSource;
+use super::spec::{SLOTS, Spec};
+use crate::device::{Buffer, Purpose};
+use crate::error::{Error, Result};
+use crate::event::{Task, Unit};
+use crate::lora::LinearInfo;
+use crate::quant::bnb::{self, RawTensor};
+use crate::quant::{DType, Dense, QuantSpec, Storage, Weight};
+
+const EMBEDDING: &str = "model.embed_tokens.weight";
+const HEAD: &str = "lm_head.weight";
+const NORM: &str = "model.norm.weight";
+
+/// How weights come into memory.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct LoadOptions {
+    /// The type of dense weights; as they are stored where it is not given.
+    pub dtype: Option<DType>,
+    /// Quantize each linear layer as soon as it is read, so that the dense model never stands in memory whole.
+    pub quantize: Option<QuantSpec>,
+}
+
+/// Checks that every tensor of `spec` is there and has its shape.
+///
+/// # Errors
+/// A tensor that is missing or has another shape, by name.
+pub fn check(spec: &Spec, source: &dyn TensorSource) -> Result<()> {
+    let need = |name: &str, shape: &[usize]| {
+        let info = source.find(name).ok_or_else(|| {
+            Error::format(format!("tensor {name} is missing")).hint("the configuration asks for it: are all files of the model there?")
+        })?;
+        let four_bit = bnb::is_four_bit(name, |n| source.find(n).is_some());
+        if !four_bit && info.shape != shape {
+            return Err(Error::shape(format!("tensor {name} is {:?}, the configuration says {shape:?}", info.shape)));
+        }
+        Ok(())
+    };
+    need(EMBEDDING, &[spec.vocabulary, spec.hidden])?;
+    need(NORM, &[spec.hidden])?;
+    if !spec.tied_head {
+        need(HEAD, &[spec.vocabulary, spec.hidden])?;
+    }
+    for layer in 0..spec.layers {
+        let [attention, mlp] = norm_names(layer);
+        need(&attention, &[spec.hidden])?;
+        need(&mlp, &[spec.hidden])?;
+    }
+    for linear in spec.linears() {
+        need(&format!("{}.weight", linear.path), &[linear.out, linear.input])?;
+        if spec.has_bias(linear.role) {
+            need(&format!("{}.bias", linear.path), &[linear.out])?;
+        }
+    }
+    Ok(())
+}
+
+fn norm_names(layer: usize) -> [String; 2] {
+    ["input_layernorm", "post_attention_layernorm"].map(|norm| format!("model.layers.{layer}.{norm}.weight"))
+}
+
+/// Reads all weights of a model.
+///
+/// # Errors
+/// As [`check`]; a tensor that cannot be read; interrupted between tensors; out of memory. Nothing is kept then.
+pub fn load(spec: Spec, source: &mut dyn TensorSource, options: LoadOptions, task: Task<'_>) -> Result<Decoder> {
+    check(&spec, source)?;
+    let linears = spec.linears();
+    let mut total: u64 = linears.iter().map(|l| (l.out * l.input) as u64).sum();
+    total += (spec.vocabulary * spec.hidden) as u64 * if spec.tied_head { 1 } else { 2 };
+    let mut meter = task.meter("loading", total, Unit::Bytes);
+    let mut matrix = |source: &mut dyn TensorSource, name: &str, rows: usize, cols: usize| -> Result<Weight> {
+        meter.advance((rows * cols) as u64, name)?;
+        let dense = read_dense(source, name, Purpose::Embedding, options.dtype)?;
+        Weight::dense(rows, cols, dense)
+    };
+    let embedding = matrix(source, EMBEDDING, spec.vocabulary, spec.hidden)?;
+    let head = if spec.tied_head { None } else { Some(matrix(source, HEAD, spec.vocabulary, spec.hidden)?) };
+    let norm = vector(source, NORM, Purpose::Embedding)?;
+    let mut layers = Vec::with_capacity(spec.layers);
+    for layer in 0..spec.layers {
+        let [attention, mlp] = norm_names(layer);
+        let mut weights = Vec::with_capacity(SLOTS);
+        for linear in &linears[layer * SLOTS..(layer + 1) * SLOTS] {
+            meter.advance((linear.out * linear.input) as u64, &linear.path)?;
+            let weight = match options.quantize {
+                None => read_linear(source, linear, options.dtype)?,
+                Some(quantize) => {
+                    let dense = read_linear(source, linear, None)?;
+                    match dense.storage() {
+                        Storage::Dense(values) => Weight::quantize(values, linear.out, linear.input, &quantize)?,
+                        _ => return Err(already_quantized()),
+                    }
+                }
+            };
+            let bias = if spec.has_bias(linear.role) {
+                Some(vector(source, &format!("{}.bias", linear.path), Purpose::LinearWeights)?)
+            } else {
+                None
+            };
+            weights.push(LinearWeight { weight, bias });
+        }
+        layers.push(Layer {
+            attention_norm: vector(source, &attention, Purpose::Embedding)?,
+            mlp_norm: vector(source, &mlp, Purpose::Embedding)?,
+            linears: weights,
+        });
+    }
+    Ok(Decoder { spec, linears, embedding, layers, norm, head })
+}
+
+fn already_quantized() -> Error {
+    Error::unsupported("the checkpoint is in 4 bits already").hint("load it without --quantize; it trains as it is")
+}
+
+/// The weight of one linear layer as its source has it: dense, or in bitsandbytes' 4 bits.
+///
+/// # Errors
+/// The tensor cannot be read, or has changed since it was read first.
+pub fn read_linear(source: &mut dyn TensorSource, linear: &LinearInfo, dtype: Option<DType>) -> Result<Weight> {
+    let name = format!("{}.weight", linear.path);
+    if bnb::is_four_bit(&name, |n| source.find(n).is_some()) {
+        let weight = read_four_bit(source, &name)?;
+        if (weight.rows(), weight.cols()) != (linear.out, linear.input) {
+            return Err(Error::shape(format!(
+                "tensor {name} is [{}, {}], the configuration says [{}, {}]",
+                weight.rows(),
+                weight.cols(),
+                linear.out,
+                linear.input
+            )));
+        }
+        return Ok(weight);
+    }
+    let dense = read_dense(source, &name, Purpose::LinearWeights, dtype)?;
+    Weight::dense(linear.out, linear.input, dense)
+}
+
+fn read_four_bit(source: &mut dyn TensorSource, name: &str) -> Result<Weight> {
+    // The companions are read first: `bnb::read` asks for them while the source is borrowed.
+    let mut names: Vec<String> = source.list().iter().map(|t| t.name.clone()).collect();
+    names.retain(|n| n == name || (n.starts_with(&format!("{name}.")) && bnb::is_companion(n)));
+    let mut tensors = Vec::new();
+    for name in names {
+        let (dtype, shape, data) = source.raw(&name)?;
+        tensors.push(RawTensor { name, dtype, shape, data: Cow::Owned(data) });
+    }
+    bnb::read(name, &|wanted| Ok(tensors.iter().find(|t| t.name == wanted).cloned()))
+}
+
+/// A dense tensor. One that its file keeps quantized (a GGUF's) becomes bf16 unless told otherwise: half the memory of f32, and
+/// far finer than what it was.
+fn read_dense(source: &mut dyn TensorSource, name: &str, purpose: Purpose, dtype: Option<DType>) -> Result<Dense> {
+    source.digest(name)?;
+    let stored = source.find(name).map_or("", |t| t.dtype.as_str());
+    let dtype = dtype.or((!matches!(stored, "F32" | "F16" | "BF16")).then_some(DType::Bf16));
+    source.read(name, purpose, dtype)
+}
+
+fn vector(source: &mut dyn TensorSource, name: &str, purpose: Purpose) -> Result<Buffer<f32>> {
+    source.digest(name)?;
+    match source.read(name, purpose, Some(DType::F32))? {
+        Dense::F32(buffer) => Ok(buffer),
+        other => Err(Error::bug(format!("{name} was read as {}", other.dtype()))),
+    }
+}

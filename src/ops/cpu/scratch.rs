@@ -1,0 +1,65 @@
+//! Scratch memory of operations, kept between calls so that a training step allocates nothing.
+
+use std::ops::{Deref, DerefMut};
+use std::sync::{Mutex, PoisonError};
+
+use crate::device::{Buffer, Purpose};
+use crate::error::Result;
+
+/// Buffers that no operation is using.
+#[derive(Default)]
+pub(super) struct Pool(Mutex<Vec<Buffer<f32>>>);
+
+impl Pool {
+    /// At least `len` floats of any content; they go back to the pool when dropped.
+    pub(super) fn take(&self, len: usize) -> Result<Scratch<'_>> {
+        let mut free = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let fitting = free.iter().enumerate().filter(|(_, b)| b.len() >= len).min_by_key(|(_, b)| b.len());
+        let buffer = match fitting.map(|(i, _)| i) {
+            Some(i) => free.swap_remove(i),
+            None => {
+                // A larger one replaces the smallest, or the pool would keep one of every size ever asked for.
+                if let Some(i) = free.iter().enumerate().min_by_key(|(_, b)| b.len()).map(|(i, _)| i) {
+                    free.swap_remove(i);
+                }
+                Buffer::zeros(Purpose::Workspace, len)?
+            }
+        };
+        Ok(Scratch { pool: self, buffer: Some(buffer), len })
+    }
+
+    /// Frees what is not in use.
+    pub(super) fn release(&self) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    }
+}
+
+/// Floats borrowed from a [`Pool`].
+pub(super) struct Scratch<'a> {
+    pool: &'a Pool,
+    buffer: Option<Buffer<f32>>,
+    len: usize,
+}
+
+impl Deref for Scratch<'_> {
+    type Target = [f32];
+
+    fn deref(&self) -> &[f32] {
+        self.buffer.as_ref().map_or(&[], |b| &b.host()[..self.len])
+    }
+}
+
+impl DerefMut for Scratch<'_> {
+    fn deref_mut(&mut self) -> &mut [f32] {
+        let len = self.len;
+        self.buffer.as_mut().map_or(&mut [], |b| &mut b.host_mut()[..len])
+    }
+}
+
+impl Drop for Scratch<'_> {
+    fn drop(&mut self) {
+        if let Some(buffer) = self.buffer.take() {
+            self.pool.0.lock().unwrap_or_else(PoisonError::into_inner).push(buffer);
+        }
+    }
+}

@@ -1,0 +1,13 @@
+//! Training: one visible loop over a [`Trainer`] that makes one optimizer step at a time.
+
+mod optimizer;
+mod record;
+mod run;
+mod schedule;
+mod trainer;
+
+pub use optimizer::Optimizer;
+pub use record::{Recorder, RunRecord, Runs};
+pub use run::{HeldOut, Outcome, Plan, run};
+pub use schedule::{Schedule, Shape};
+pub use trainer::{Settings, StepReport, Subject, Trainer};

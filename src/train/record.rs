@@ -1,0 +1,234 @@
+//! Runs on disk: `runs/<id>/` with the configuration, every step, the adapter and its chart.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use serde_json::{Value, json};
+
+use super::trainer::Subject;
+use crate::error::{Error, Result};
+use crate::event::{Evaluated, Step};
+
+/// The folder of all runs.
+#[derive(Debug, Clone)]
+pub struct Runs {
+    root: PathBuf,
+}
+
+impl Runs {
+    /// `LORALAB_RUNS`, else `runs` in the working directory. Nothing is created yet.
+    #[must_use]
+    pub fn from_env() -> Self {
+        Self::at(std::env::var_os("LORALAB_RUNS").filter(|v| !v.is_empty()).map_or_else(|| "runs".into(), PathBuf::from))
+    }
+
+    /// Runs in the folder `root`.
+    #[must_use]
+    pub fn at(root: PathBuf) -> Self {
+        Self { root }
+    }
+
+    /// Begins a run under the next free number and writes its configuration.
+    ///
+    /// # Errors
+    /// The folder cannot be made or written.
+    pub fn begin(&self, config: &Value) -> Result<Recorder> {
+        let fail = |e: io::Error| {
+            Error::io("create a run in", &self.root, e).hint("set LORALAB_RUNS to a folder that can be written")
+        };
+        fs::create_dir_all(&self.root).map_err(fail)?;
+        let mut number = self.numbers().last().map_or(1, |n| n + 1);
+        let (id, dir) = loop {
+            let id = format!("{number:04}");
+            let dir = self.root.join(&id);
+            // Making the folder is the claim: two sessions in one working directory never share a run.
+            match fs::create_dir(&dir) {
+                Ok(()) => break (id, dir),
+                Err(e) if e.kind() == io::ErrorKind::AlreadyExists => number += 1,
+                Err(e) => return Err(fail(e)),
+            }
+        };
+        let text = serde_json::to_string_pretty(config).unwrap_or_default();
+        crate::files::write(&dir.join("config.json"), |w| writeln!(w, "{text}"))?;
+        let path = dir.join("metrics.jsonl");
+        let metrics = OpenOptions::new().create(true).append(true).open(&path).map_err(|e| Error::io("write", &path, e))?;
+        Ok(Recorder { id, dir, metrics, problem: None })
+    }
+
+    fn numbers(&self) -> Vec<u64> {
+        let entries = fs::read_dir(&self.root).into_iter().flatten().flatten();
+        let mut numbers: Vec<u64> = entries.filter_map(|e| e.file_name().to_str()?.parse().ok()).collect();
+        numbers.sort_unstable();
+        numbers
+    }
+
+    /// Every run that can be read, oldest first.
+    #[must_use]
+    pub fn list(&self) -> Vec<RunRecord> {
+        self.numbers().into_iter().filter_map(|n| self.open(&format!("{n:04}")).ok()).collect()
+    }
+
+    /// One run by its id, leading zeros optional.
+    ///
+    /// # Errors
+    /// There is none, or its configuration cannot be read.
+    pub fn open(&self, id: &str) -> Result<RunRecord> {
+        let id = id.parse::<u64>().map_or_else(|_| id.to_owned(), |n| format!("{n:04}"));
+        let dir = self.root.join(&id);
+        let path = dir.join("config.json");
+        let text = fs::read_to_string(&path).map_err(|e| {
+            Error::io("read", &path, e).context(format!("run {id}")).hint("`runs` lists the runs there are")
+        })?;
+        let config = serde_json::from_str(&text).map_err(|e| Error::format(format!("{}: {e}", path.display())))?;
+        Ok(RunRecord { id, config, dir })
+    }
+}
+
+/// A run on disk.
+pub struct RunRecord {
+    pub id: String,
+    /// What it was to do: model, adapter, data, settings.
+    pub config: Value,
+    pub dir: PathBuf,
+}
+
+impl RunRecord {
+    /// How it ended, if it did.
+    #[must_use]
+    pub fn result(&self) -> Option<Value> {
+        serde_json::from_str(&fs::read_to_string(self.dir.join("result.json")).ok()?).ok()
+    }
+
+    /// Losses by step, and held-out losses by step. A line cut off by a kill is left out.
+    #[must_use]
+    pub fn curves(&self) -> (Vec<(usize, f64)>, Vec<(usize, f64)>) {
+        let text = fs::read_to_string(self.dir.join("metrics.jsonl")).unwrap_or_default();
+        let (mut losses, mut evals) = (Vec::new(), Vec::new());
+        for line in text.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok()) {
+            let Some(step) = line["step"].as_u64() else { continue };
+            if let Some(loss) = line["loss"].as_f64() {
+                losses.push((step as usize, loss));
+            }
+            if let Some(loss) = line["eval_loss"].as_f64() {
+                evals.push((step as usize, loss));
+            }
+        }
+        (losses, evals)
+    }
+}
+
+/// Writes a run while it goes on. Failing to write does not stop training; the first problem is kept to be told.
+pub struct Recorder {
+    pub id: String,
+    dir: PathBuf,
+    metrics: File,
+    problem: Option<Error>,
+}
+
+impl Recorder {
+    /// The folder of the run.
+    #[must_use]
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// Notes a step.
+    pub fn step(&mut self, step: &Step) {
+        self.line(&json!({
+            "step": step.step,
+            "loss": step.loss,
+            "grad_norm": step.grad_norm,
+            "learning_rate": step.learning_rate,
+            "tokens": step.tokens,
+            "seconds": (step.elapsed.as_secs_f64() * 1e3).round() / 1e3,
+            "resident_bytes": step.resident_bytes,
+        }));
+    }
+
+    /// Notes an evaluation.
+    pub fn evaluated(&mut self, evaluated: &Evaluated) {
+        self.line(&json!({"step": evaluated.step, "eval_loss": evaluated.loss}));
+    }
+
+    fn line(&mut self, value: &Value) {
+        // One write a line: a kill cuts off the last line at most.
+        let written = self.metrics.write_all(format!("{value}\n").as_bytes());
+        self.note(written.map_err(|e| Error::io("write", &self.dir.join("metrics.jsonl"), e)));
+    }
+
+    fn note(&mut self, result: Result<()>) {
+        if let Err(error) = result {
+            self.problem.get_or_insert(error);
+        }
+    }
+
+    /// Saves the adapter as it stands in the middle of a run.
+    pub(super) fn autosave(&mut self, subject: &Subject<'_>, step: usize) {
+        let Subject::Adapter { decoder, adapter } = subject else { return };
+        let extra = [("step".to_owned(), step.to_string())];
+        let saved = adapter.save(&self.dir.join("adapter"), &decoder.linears, "", &extra, true);
+        self.note(saved);
+    }
+
+    /// Writes a file of the run; a failure is kept to be told.
+    pub fn file(&mut self, name: &str, content: &[u8]) {
+        let written = crate::files::write(&self.dir.join(name), |w| w.write_all(content));
+        self.note(written);
+    }
+
+    /// The first thing that could not be written.
+    pub fn problem(&mut self) -> Option<Error> {
+        self.problem.take()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    fn scratch(name: &str) -> PathBuf {
+        let path = std::env::temp_dir().join(format!("loralab-runs-{name}-{}", std::process::id()));
+        let _ = fs::remove_dir_all(&path);
+        path
+    }
+
+    fn step(step: usize, loss: f64) -> Step {
+        Step { step, loss, grad_norm: 1.0, learning_rate: 1e-3, tokens: 9, elapsed: Duration::from_secs(1), resident_bytes: 1 }
+    }
+
+    #[test]
+    fn a_run_can_be_read_back_and_numbers_are_not_reused() {
+        let root = scratch("back");
+        fs::create_dir_all(root.join("0002")).unwrap();
+        let runs = Runs::at(root.clone());
+        let mut recorder = runs.begin(&json!({"adapter": "r16"})).unwrap();
+        assert_eq!(recorder.id, "0003");
+        recorder.step(&step(1, 2.5));
+        recorder.evaluated(&Evaluated { step: 1, loss: 2.25, best: true });
+        recorder.step(&step(2, f64::NAN));
+        drop(recorder);
+        // A kill in the middle of a line.
+        let mut file = OpenOptions::new().append(true).open(root.join("0003/metrics.jsonl")).unwrap();
+        file.write_all(b"{\"step\": 3, \"lo").unwrap();
+        let run = runs.open("3").unwrap();
+        assert_eq!(run.config["adapter"], "r16");
+        assert_eq!(run.curves(), (vec![(1, 2.5)], vec![(1, 2.25)]));
+        assert!(run.result().is_none());
+        // 0002 has no configuration: it is no run.
+        assert_eq!(runs.list().len(), 1);
+        assert!(runs.open("7").err().unwrap().hint_text().unwrap().contains("runs"));
+        fs::remove_dir_all(root).unwrap();
+    }
+
+    #[test]
+    fn a_root_that_is_a_file_is_refused() {
+        let root = scratch("file");
+        fs::write(&root, "x").unwrap();
+        let error = Runs::at(root.clone()).begin(&json!({})).err().unwrap();
+        assert!(error.hint_text().unwrap().contains("LORALAB_RUNS"));
+        fs::remove_file(root).unwrap();
+    }
+}
