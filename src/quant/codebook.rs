@@ -46,8 +46,19 @@ const FP4_LEVELS: [f32; 16] = {
 const NF4_ORDER: [u8; 16] = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15];
 const FP4_ORDER: [u8; 16] = [11, 10, 13, 12, 15, 14, 9, 0, 8, 1, 6, 7, 4, 5, 2, 3];
 
-static NF4_BOUNDS: [f32; 15] = bounds(&NF4_LEVELS, &NF4_ORDER);
-static FP4_BOUNDS: [f32; 15] = bounds(&FP4_LEVELS, &FP4_ORDER);
+/// For two ranks in a byte the two codes.
+static FP4_ORDER_PAIRS: [u8; 256] = {
+    let mut pairs = [0; 256];
+    let mut ranks = 0;
+    while ranks < 256 {
+        pairs[ranks] = FP4_ORDER[ranks >> 4] << 4 | FP4_ORDER[ranks & 15];
+        ranks += 1;
+    }
+    pairs
+};
+
+const NF4_BOUNDS: [f32; 15] = bounds(&NF4_LEVELS, &NF4_ORDER);
+const FP4_BOUNDS: [f32; 15] = bounds(&FP4_LEVELS, &FP4_ORDER);
 
 /// Midpoints between neighbouring levels; a value above one belongs to the upper level, a value on it to the lower.
 const fn bounds(levels: &[f32; 16], order: &[u8; 16]) -> [f32; 15] {
@@ -101,26 +112,29 @@ impl FourBitKind {
         }
     }
 
-    /// Packs 16 values scaled to [-1, 1]: each takes the level whose bounds it lies between.
-    pub(super) fn pack(self, values: &[f32; 16]) -> [u8; 8] {
-        let bounds = match self {
-            FourBitKind::Nf4 => &NF4_BOUNDS,
-            FourBitKind::Fp4 => &FP4_BOUNDS,
-        };
-        let mut ranks = [0u32; 16];
-        for bound in bounds {
-            for lane in 0..16 {
-                ranks[lane] += u32::from(values[lane] > *bound);
-            }
-        }
+    /// Packs pairs of values scaled to [-1, 1]: each takes the level whose bounds it lies between.
+    #[inline]
+    pub(super) fn pack(self, values: &[[f32; 2]; 16]) -> [u8; 16] {
         match self {
             // NF4's codes are in the order of its levels.
-            FourBitKind::Nf4 => std::array::from_fn(|i| (ranks[2 * i] << 4 | ranks[2 * i + 1]) as u8),
-            FourBitKind::Fp4 => std::array::from_fn(|i| {
-                FP4_ORDER[ranks[2 * i] as usize & 15] << 4 | FP4_ORDER[ranks[2 * i + 1] as usize & 15]
-            }),
+            FourBitKind::Nf4 => ranks(&NF4_BOUNDS, values),
+            FourBitKind::Fp4 => ranks(&FP4_BOUNDS, values).map(|ranks| FP4_ORDER_PAIRS[usize::from(ranks)]),
         }
     }
+}
+
+/// For each pair of values the numbers of bounds below them, in the high and the low four bits of a byte.
+///
+/// With the bounds constant the loop over them disappears and that over pairs becomes vector code; the sums stay 32 bits
+/// wide, like what is compared, until all are there.
+#[inline(always)]
+fn ranks(bounds: &[f32; 15], values: &[[f32; 2]; 16]) -> [u8; 16] {
+    let mut sums = [[0i32; 16]; 2];
+    for (pair, &[first, second]) in values.iter().enumerate() {
+        sums[0][pair] = bounds.iter().map(|&bound| i32::from(first > bound)).sum();
+        sums[1][pair] = bounds.iter().map(|&bound| i32::from(second > bound)).sum();
+    }
+    std::array::from_fn(|pair| (sums[0][pair] << 4 | sums[1][pair]) as u8)
 }
 
 /// The 256 levels of the signed dynamic 8-bit type, ascending (bitsandbytes `functional.py`, `create_dynamic_map`; Dettmers,
@@ -215,7 +229,7 @@ mod tests {
                 FourBitKind::Fp4 => (&FP4_BOUNDS, &FP4_ORDER),
             };
             for (rank, &bound) in bounds.iter().enumerate() {
-                let code = |value: f32| kind.pack(&[value; 16])[0] & 15;
+                let code = |value: f32| kind.pack(&[[value; 2]; 16])[0] & 15;
                 assert_eq!(code(bound.next_down()), order[rank], "{kind:?} below {bound}");
                 assert_eq!(code(bound), order[rank], "{kind:?} at {bound}");
                 assert_eq!(code(bound.next_up()), order[rank + 1], "{kind:?} above {bound}");

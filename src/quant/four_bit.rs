@@ -4,7 +4,8 @@ use std::ops::Range;
 
 use rayon::prelude::*;
 
-use super::{Absmax, FourBitKind, Values, blocks, largest_magnitude};
+use super::dense::dot;
+use super::{Absmax, FourBitKind, QuantSpec, Values, blocks, largest_magnitude};
 use crate::device::{Buffer, Purpose};
 use crate::error::{Error, Result};
 
@@ -28,8 +29,9 @@ impl FourBit {
     /// Puts together what a file held.
     ///
     /// # Errors
-    /// [`crate::error::Kind::Shape`] if there are not `(len + 1) / 2` bytes of codes or not one absmax a block.
+    /// [`crate::error::Kind::Usage`] for a block size that is not allowed, [`crate::error::Kind::Shape`] if there are not `(len + 1) / 2` bytes of codes or not one absmax a block.
     pub fn new(kind: FourBitKind, block_size: usize, len: usize, codes: Buffer<u8>, absmax: Absmax) -> Result<Self> {
+        QuantSpec { kind: kind.into(), block_size, double_quant: false }.validate()?;
         if codes.len() != len.div_ceil(2) || absmax.len() != len.div_ceil(block_size) {
             return Err(Error::shape(format!(
                 "{len} elements in blocks of {block_size} need {} bytes of codes and {} absmax, got {} and {}",
@@ -137,45 +139,20 @@ impl FourBit {
     }
 
     /// The product of the elements of `range` with `x`, which has as many, summed in f32.
-    pub(super) fn dot(&self, range: Range<usize>, mut x: &[f32]) -> f32 {
-        let mut sums = [0.0; 16];
-        for (block, part) in blocks(range, self.block_size) {
-            let (here, rest) = x.split_at(part.len());
-            let absmax = self.absmax.get(block);
-            let lanes = self.dot_block(part, here);
-            for (sum, lane) in sums.iter_mut().zip(lanes) {
-                *sum += lane * absmax;
-            }
-            x = rest;
+    ///
+    /// A piece that stays in the first-level cache is dequantized, then multiplied: both loops are simple enough for the
+    /// compiler to make them vector code, which one loop that looks up and multiplies is not.
+    pub(super) fn dot(&self, range: Range<usize>, x: &[f32]) -> f32 {
+        let mut scratch = [0.0; 512];
+        let mut start = range.start;
+        let mut sum = 0.0;
+        for x in x.chunks(scratch.len()) {
+            let piece = &mut scratch[..x.len()];
+            self.dequantize(start..start + x.len(), piece);
+            sum += dot(piece, x, |w| w);
+            start += x.len();
         }
-        sums.iter().sum()
-    }
-
-    /// Partial sums of the product of a range within one block with `x`, before the block's absmax.
-    #[inline]
-    fn dot_block(&self, range: Range<usize>, x: &[f32]) -> [f32; 16] {
-        let codes = &self.codes.host()[range.start / 2..range.end.div_ceil(2)];
-        let pairs = self.kind.pairs();
-        let mut sums = [0.0; 16];
-        let (head, x) = x.split_at(range.start % 2);
-        if let [first] = head {
-            sums[0] = pairs[usize::from(codes[0])][1] * first;
-        }
-        let (x, x_rest) = x.as_chunks::<16>();
-        let (codes, codes_rest) = codes[head.len()..].as_chunks::<8>();
-        for (x, codes) in x.iter().zip(codes) {
-            for lane in 0..8 {
-                let [high, low] = pairs[usize::from(codes[lane])];
-                sums[2 * lane] += high * x[2 * lane];
-                sums[2 * lane + 1] += low * x[2 * lane + 1];
-            }
-        }
-        for (x, &byte) in x_rest.chunks(2).zip(codes[x.len()..].as_flattened().iter().chain(codes_rest)) {
-            for (x, level) in x.iter().zip(pairs[usize::from(byte)]) {
-                sums[0] += level * x;
-            }
-        }
-        sums
+        sum
     }
 }
 
@@ -196,15 +173,16 @@ fn quantize_block(kind: FourBitKind, values: &[f32], codes: &mut [u8], block_siz
 
 #[inline]
 fn pack_block(kind: FourBitKind, values: &[f32], codes: &mut [u8], scale: impl Fn(f32) -> f32) {
-    let (groups, rest) = values.as_chunks::<16>();
-    let (packed, packed_rest) = codes.split_at_mut(8 * groups.len());
-    for (group, packed) in groups.iter().zip(packed.as_chunks_mut::<8>().0) {
-        *packed = kind.pack(&group.map(&scale));
+    let (groups, rest) = values.as_chunks::<32>();
+    let (packed, packed_rest) = codes.split_at_mut(16 * groups.len());
+    let pack = |group: &[f32; 32]| kind.pack(&std::array::from_fn(|i| [scale(group[2 * i]), scale(group[2 * i + 1])]));
+    for (group, packed) in groups.iter().zip(packed.as_chunks_mut::<16>().0) {
+        *packed = pack(group);
     }
     if !rest.is_empty() {
-        let mut group = [0.0; 16];
-        group.iter_mut().zip(rest).for_each(|(to, &from)| *to = scale(from));
-        packed_rest.copy_from_slice(&kind.pack(&group)[..packed_rest.len()]);
+        let mut group = [0.0; 32];
+        group[..rest.len()].copy_from_slice(rest);
+        packed_rest.copy_from_slice(&pack(&group)[..packed_rest.len()]);
     }
 }
 

@@ -39,6 +39,15 @@ impl QuantType {
     }
 }
 
+impl From<FourBitKind> for QuantType {
+    fn from(kind: FourBitKind) -> Self {
+        match kind {
+            FourBitKind::Nf4 => QuantType::Nf4,
+            FourBitKind::Fp4 => QuantType::Fp4,
+        }
+    }
+}
+
 impl FromStr for QuantType {
     type Err = Error;
 

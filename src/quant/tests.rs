@@ -231,6 +231,19 @@ fn zeros_come_back_as_zeros() {
 }
 
 #[test]
+fn a_matrix_without_elements_is_no_error() {
+    for (rows, cols) in [(0, 5), (5, 0)] {
+        for kind in [QuantType::Nf4, QuantType::Int8] {
+            let weight = Weight::quantize(&vec![], rows, cols, &QuantSpec::of(kind)).unwrap();
+            assert!(weight.to_f32().is_empty());
+            let mut out = vec![f32::NAN; rows];
+            weight.matvec(&vec![1.0; cols], 0..rows, &mut out);
+            assert_eq!(out, vec![0.0; rows]);
+        }
+    }
+}
+
+#[test]
 fn bytes_are_those_of_the_format() {
     let values = noise(256 * 256);
     let nf4 = Weight::quantize(&values, 256, 256, &QuantSpec::default()).unwrap();
@@ -283,6 +296,13 @@ fn what_cannot_be_quantized_is_refused_by_name() {
             }
         }
     }
+    let four_bit = |block_size, blocks| {
+        let absmax = Absmax::Plain(Buffer::zeros(Purpose::Data, blocks).unwrap());
+        let codes = Buffer::zeros(Purpose::Data, 50).unwrap();
+        FourBit::new(FourBitKind::Nf4, block_size, 100, codes, absmax).map_err(|error| error.kind())
+    };
+    assert!(four_bit(64, 2).is_ok());
+    assert_eq!((four_bit(0, 2).unwrap_err(), four_bit(64, 3).unwrap_err()), (Kind::Usage, Kind::Shape));
     let dense = Dense::F32(Buffer::from_vec(Purpose::LinearWeights, values.clone()));
     assert_eq!(Weight::dense(2, 3, dense).unwrap_err().kind(), Kind::Shape);
     let weight = Weight::quantize(&values, 64, 65, &QuantSpec::default()).unwrap();

@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use rayon::prelude::*;
 
-use super::{DType, Dense, FourBit, FourBitKind, Int8, QuantSpec, QuantType, Values};
+use super::{Absmax, DType, Dense, FourBit, Int8, QuantSpec, QuantType, Values};
 use crate::error::{Error, Result};
 
 /// Elements that one task dequantizes; up to twice as many are not worth a second thread.
@@ -137,12 +137,9 @@ impl Weight {
         match &self.storage {
             Storage::Dense(_) => None,
             Storage::FourBit(values) => Some(QuantSpec {
-                kind: match values.kind() {
-                    FourBitKind::Nf4 => QuantType::Nf4,
-                    FourBitKind::Fp4 => QuantType::Fp4,
-                },
+                kind: values.kind().into(),
                 block_size: values.block_size(),
-                double_quant: matches!(values.absmax(), super::Absmax::Double { .. }),
+                double_quant: matches!(values.absmax(), Absmax::Double { .. }),
             }),
             Storage::Int8(_) => Some(QuantSpec::of(QuantType::Int8)),
         }

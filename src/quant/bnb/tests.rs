@@ -54,7 +54,7 @@ fn weights_round_trip_through_a_file() {
             for (block_size, double_quant) in [(64, false), (64, true), (128, true), (4096, false)] {
                 let weight = weight(kind, rows, cols, block_size, double_quant);
                 let tensors = tensors(&weight);
-                let file = safetensors::serialize(tensors.iter().map(|(name, t)| (name, t)), None).unwrap();
+                let file = safetensors::serialize(&tensors, None).unwrap();
                 let file = SafeTensors::deserialize(&file).unwrap();
                 let lookup = |name: &str| {
                     Ok(file.tensor(name).ok().map(|view| RawTensor {
