@@ -29,7 +29,8 @@ impl FourBit {
     /// Puts together what a file held.
     ///
     /// # Errors
-    /// [`crate::error::Kind::Usage`] for a block size that is not allowed, [`crate::error::Kind::Shape`] if there are not `(len + 1) / 2` bytes of codes or not one absmax a block.
+    /// [`crate::error::Kind::Usage`] for a block size that is not allowed, [`crate::error::Kind::Shape`] if there are not
+    /// `(len + 1) / 2` bytes of codes or not one absmax a block.
     pub fn new(kind: FourBitKind, block_size: usize, len: usize, codes: Buffer<u8>, absmax: Absmax) -> Result<Self> {
         QuantSpec { kind: kind.into(), block_size, double_quant: false }.validate()?;
         if codes.len() != len.div_ceil(2) || absmax.len() != len.div_ceil(block_size) {
