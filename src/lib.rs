@@ -1,4 +1,6 @@
 //! loralab.
+pub mod data;
 pub mod device;
 pub mod error;
 pub mod event;
+pub mod model;
