@@ -43,15 +43,18 @@ pub(super) fn conversation(renderer: &Renderer<'_>, messages: &[Message]) -> Res
 }
 
 /// Every answer lies between the rendering before it, with the generation prompt, and the rendering with it. `None` unless all of
-/// these are beginnings of the whole.
+/// these are beginnings of the whole, and each holds what was said.
 fn every_turn(renderer: &Renderer<'_>, messages: &[Message], whole: &str) -> Option<Vec<Span>> {
     let mut spans = Vec::new();
     let mut done = 0;
-    for (i, _) in messages.iter().enumerate().filter(|(_, message)| message.is_assistant()) {
+    for (i, message) in messages.iter().enumerate().filter(|(_, message)| message.is_assistant()) {
         let prompt = renderer.render(&messages[..i], true).ok()?;
         let answered = renderer.render(&messages[..=i], false).ok()?;
         let (start, end) = (prompt.len(), answered.len());
         if !(done <= start && start <= end && whole.starts_with(&prompt) && whole.starts_with(&answered)) {
+            return None;
+        }
+        if !whole[start..end].contains(said(message)) {
             return None;
         }
         spans.push(Span::new(&whole[done..start], false));
@@ -68,17 +71,24 @@ fn last_turn(renderer: &Renderer<'_>, messages: &[Message], whole: &str) -> Resu
     let Some(last) = messages.iter().rposition(Message::is_assistant) else { return Ok(vec![Span::new(whole, false)]) };
     let prompt = renderer.render(&messages[..last], true)?;
     let answered = renderer.render(&messages[..=last], false)?;
-    let said = messages[last].content.trim();
+    let content = messages[last].content.trim();
     let answer = match answered.strip_prefix(prompt.as_str()) {
-        Some(answer) => Some(answer),
-        None if said.is_empty() => None,
-        None => answered.rfind(said).map(|at| &answered[at..]),
+        Some(answer) => Some(answer).filter(|answer| answer.contains(said(&messages[last]))),
+        None if content.is_empty() => None,
+        None => answered.rfind(content).map(|at| &answered[at..]),
     };
     let answer = answer.ok_or_else(|| {
-        Error::format("the chat template changes what the assistant says, so the trained part cannot be told")
-            .hint("--template chatml|llama3|alpaca takes a built-in template instead of the tokenizer's own")
+        Error::format(
+            "the chat template leaves out or changes what the assistant says, so the answer cannot be trained",
+        )
+        .hint("--template chatml|llama3|alpaca takes a built-in template instead of the tokenizer's own")
     })?;
     Ok(vec![Span::new(&prompt, false), Span::new(answer, true)])
+}
+
+/// What a template must write of an answer. Reasoning is left to it: many drop it from earlier turns or set it anew.
+fn said(message: &Message) -> &str {
+    message.content.rsplit("</think>").next().unwrap_or_default().trim()
 }
 
 /// Ids and labels of spans; `start` encodes a text that begins at the beginning.

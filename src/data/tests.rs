@@ -345,8 +345,11 @@ fn a_template_that_forgets_trains_the_last_answer() {
     assert!(text(&made.samples[0], &by_thinking).ends_with("<user>r<eos><assistant><think>two<eos>"));
     assert_eq!(trained(&made.samples[0], &by_thinking), "two<eos>");
 
+    let silent = "{% for m in messages %}<{{ m.role }}>{% for part in m.content if part is mapping %}{{ part.text }}{% endfor %}<eos>\
+        {% endfor %}{% if add_generation_prompt %}<assistant>{% endif %}";
+    assert!(tokenize(&data, &tokenizer(&[], Some(silent)), &options()).is_err());
     let error = tokenize(&data, &tokenizer(&[], Some(changing)), &options()).unwrap_err();
-    assert!(error.message().starts_with("cell, line 1: the chat template changes"), "{error}");
+    assert!(error.message().starts_with("cell, line 1: the chat template leaves out or changes"), "{error}");
 }
 
 #[test]

@@ -98,6 +98,7 @@ impl ChatTemplate {
         environment.set_lstrip_blocks(true);
         environment.set_unknown_method_callback(python::method);
         environment.add_filter("tojson", python::tojson);
+        environment.add_test("iterable", |value: &Value| !value.is_none() && value.try_iter().is_ok());
         environment.add_function("raise_exception", python::raise_exception);
         environment.add_function("strftime_now", python::strftime_now);
         environment.add_template(NAME, &self.runnable).map_err(|e| explain(&e))?;

@@ -69,7 +69,7 @@ fn map_method(state: &State, map: &Value, name: &str, args: &[Value]) -> Result<
             let found = map.get_item(&key)?;
             Ok(if found.is_undefined() { default.unwrap_or(Value::from(())) } else { found })
         }
-        "items" => state.apply_filter("items", &[map.clone()]),
+        "items" => state.apply_filter("items", std::slice::from_ref(map)),
         "keys" => Ok(map.try_iter()?.collect()),
         "values" => map.try_iter()?.map(|key| map.get_item(&key)).collect(),
         _ => Err(Error::from(ErrorKind::UnknownMethod)),

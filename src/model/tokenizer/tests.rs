@@ -198,6 +198,7 @@ fn templates_may_use_what_python_has() {
         ("{% for m in messages[::-1] %}{{ m.role }} {% endfor %}", "assistant user "),
         ("{% for m in messages %}{%- generation %} {{ m.role }} {% endgeneration -%}{% endfor %}", " user  assistant "),
         ("{% if tools is none and m is not defined and messages[0].tool_calls is not defined %}ok{% endif %}", "ok"),
+        ("{% if tools is iterable and tools | length > 0 %}no{% elif messages is iterable %}ok{% endif %}", "ok"),
         ("{% macro f(x) %}<{{ x }}>{% endmacro %}{{ f(eos_token) }}", "<<eos>>"),
         ("{% if 'role' in messages[0] and 'tool_calls' not in messages[0] %}ok{% endif %}", "ok"),
         ("{{ strftime_now('%Y') | int > 2020 }}", "True"),
