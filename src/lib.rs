@@ -1,4 +1,5 @@
 //! loralab.
+pub mod data;
 pub mod device;
 pub mod error;
 pub mod event;

@@ -1,0 +1,169 @@
+//! Which samples each optimizer step takes: a pure function of the seed and the step, so that training can go on anywhere.
+
+/// SplitMix64 (Steele, Lea, Flood: Fast splittable pseudorandom number generators, 2014).
+///
+/// Small enough to be written down anywhere: the same seed gives the same order in every version and on every machine.
+pub(super) struct Random(u64);
+
+impl Random {
+    /// Stream `stream` of `seed`.
+    pub(super) fn new(seed: u64, stream: u64) -> Self {
+        let start = Self(seed).next();
+        Self(start ^ Self(stream.wrapping_add(0x5851_F42D_4C95_7F2D)).next())
+    }
+
+    pub(super) fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        z ^ (z >> 31)
+    }
+
+    /// A number below `limit`: the high word of a product, whose bias is at most `limit / 2^64`.
+    fn below(&mut self, limit: usize) -> usize {
+        ((u128::from(self.next()) * limit as u128) >> 64) as usize
+    }
+
+    /// Fisher and Yates' shuffle.
+    pub(super) fn shuffle(&mut self, items: &mut [usize]) {
+        for i in (1..items.len()).rev() {
+            items.swap(i, self.below(i + 1));
+        }
+    }
+}
+
+/// The order in which each epoch goes through the rows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Order {
+    rows: usize,
+    seed: u64,
+    shuffle: bool,
+}
+
+impl Order {
+    /// `rows` rows, in file order unless `shuffle`.
+    #[must_use]
+    pub fn new(rows: usize, seed: u64, shuffle: bool) -> Self {
+        Self { rows, seed, shuffle }
+    }
+
+    /// How many rows there are.
+    #[must_use]
+    pub fn rows(&self) -> usize {
+        self.rows
+    }
+
+    /// The rows of epoch `epoch`, from 0, in order. Depends on nothing but the seed and the epoch.
+    #[must_use]
+    pub fn permutation(&self, epoch: usize) -> Vec<usize> {
+        let mut rows: Vec<usize> = (0..self.rows).collect();
+        if self.shuffle {
+            Random::new(self.seed, epoch as u64).shuffle(&mut rows);
+        }
+        rows
+    }
+}
+
+/// Cuts an [`Order`] into the micro-batches of optimizer steps. No batch and no step crosses the end of an epoch, so the last of
+/// an epoch may be short, as the Trainer of transformers has it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Batches {
+    order: Order,
+    batch_size: usize,
+    grad_accum: usize,
+}
+
+impl Batches {
+    /// Micro-batches of `batch_size` rows, `grad_accum` of them a step; both at least 1.
+    #[must_use]
+    pub fn new(order: Order, batch_size: usize, grad_accum: usize) -> Self {
+        Self { order, batch_size: batch_size.max(1), grad_accum: grad_accum.max(1) }
+    }
+
+    /// Optimizer steps of an epoch: `ceil(ceil(rows / batch_size) / grad_accum)`.
+    #[must_use]
+    pub fn steps_per_epoch(&self) -> usize {
+        self.order.rows.div_ceil(self.batch_size).div_ceil(self.grad_accum)
+    }
+
+    /// The epoch, from 0, that step `step`, from 0, belongs to.
+    #[must_use]
+    pub fn epoch_of(&self, step: usize) -> usize {
+        step / self.steps_per_epoch().max(1)
+    }
+
+    /// The micro-batches of step `step`, from 0, as rows. Goes round the data as often as needed; empty without rows.
+    #[must_use]
+    pub fn step(&self, step: usize) -> Vec<Vec<usize>> {
+        let within = step % self.steps_per_epoch().max(1);
+        let rows = self.order.permutation(self.epoch_of(step));
+        let batches = rows.chunks(self.batch_size).skip(within * self.grad_accum).take(self.grad_accum);
+        batches.map(<[usize]>::to_vec).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn splitmix_gives_the_published_numbers() {
+        let mut random = Random(1234567);
+        let numbers: Vec<u64> = (0..3).map(|_| random.next()).collect();
+        assert_eq!(numbers, [6457827717110365317, 3203168211198807973, 9817491932198370423]);
+    }
+
+    #[test]
+    fn an_epoch_is_a_permutation_of_its_seed_and_number() {
+        let order = Order::new(100, 7, true);
+        let mut sorted = order.permutation(3);
+        assert_eq!(sorted, Order::new(100, 7, true).permutation(3));
+        assert_ne!(sorted, order.permutation(4));
+        assert_ne!(sorted, Order::new(100, 8, true).permutation(3));
+        sorted.sort_unstable();
+        assert_eq!(sorted, Order::new(100, 7, false).permutation(3));
+        assert_eq!(sorted, (0..100).collect::<Vec<_>>());
+        assert!(Order::new(0, 7, true).permutation(0).is_empty());
+    }
+
+    #[test]
+    fn every_place_is_taken_by_every_row_about_as_often() {
+        let mut counts = [[0_usize; 5]; 5];
+        for epoch in 0..5000 {
+            for (place, row) in Order::new(5, 1, true).permutation(epoch).into_iter().enumerate() {
+                counts[place][row] += 1;
+            }
+        }
+        assert!(counts.iter().flatten().all(|&n| (880..1120).contains(&n)), "{counts:?}");
+    }
+
+    #[test]
+    fn steps_do_not_cross_epochs() {
+        let batches = Batches::new(Order::new(10, 0, false), 3, 2);
+        assert_eq!(batches.steps_per_epoch(), 2);
+        assert_eq!(batches.step(0), [vec![0, 1, 2], vec![3, 4, 5]]);
+        assert_eq!(batches.step(1), [vec![6, 7, 8], vec![9]]);
+        assert_eq!(batches.step(2), batches.step(0));
+        assert_eq!(batches.epoch_of(5), 2);
+        let odd = Batches::new(Order::new(7, 0, false), 2, 3);
+        assert_eq!(odd.steps_per_epoch(), 2);
+        assert_eq!(odd.step(1), [vec![6]]);
+    }
+
+    #[test]
+    fn entering_at_any_step_gives_what_going_through_gives() {
+        let batches = Batches::new(Order::new(11, 5, true), 2, 2);
+        for epoch in 0..3 {
+            let steps = batches.steps_per_epoch();
+            let rows: Vec<usize> = (0..steps).flat_map(|k| batches.step(epoch * steps + k)).flatten().collect();
+            assert_eq!(rows, Order::new(11, 5, true).permutation(epoch));
+        }
+    }
+
+    #[test]
+    fn sizes_of_zero_do_no_harm() {
+        assert!(Batches::new(Order::new(0, 0, true), 4, 1).step(3).is_empty());
+        assert_eq!(Batches::new(Order::new(2, 0, false), 0, 0).step(0), [vec![0]]);
+    }
+}

@@ -1,0 +1,2 @@
+//! What a language model is made of.
+pub mod tokenizer;
