@@ -58,11 +58,7 @@ impl Ink {
 
     /// `text` between the escape sequence with these attributes and a reset.
     pub(super) fn paint(self, attributes: &str, text: &str) -> String {
-        if self.color && !text.is_empty() {
-            format!("\u{1b}[{attributes}m{text}\u{1b}[0m")
-        } else {
-            text.to_owned()
-        }
+        if self.color && !text.is_empty() { format!("\u{1b}[{attributes}m{text}\u{1b}[0m") } else { text.to_owned() }
     }
 }
 

@@ -87,6 +87,7 @@ impl Board {
         if parts.is_empty() {
             return String::new();
         }
+        let all = parts.len();
         while parts.len() > 1 && ansi::width(&parts.join(" · ")) > width {
             parts.pop();
         }
@@ -94,7 +95,7 @@ impl Board {
         let room = width.saturating_sub(ansi::width(&text) + 1);
         let text = text.replacen(&parts[0], &ink.bold(&parts[0]), 1);
         let total_known = self.info.as_ref().is_some_and(|info| info.steps > 0);
-        if room < SHORTEST_BAR || !total_known {
+        if room < SHORTEST_BAR || parts.len() < all || !total_known {
             return text;
         }
         format!("{} {text}", ink.nth(0, &ansi::bar(self.share(), room.min(LONGEST_BAR))))

@@ -17,7 +17,7 @@ pub(super) struct Plot {
     pub(super) lines: Vec<Line>,
     pub(super) x: Axis,
     pub(super) y: Axis,
-    /// The lowest point of the first marked line, if lower is better and there is something to compare.
+    /// The lowest point of the marked line, if there is one of losses and something to compare.
     pub(super) best: Option<(f64, f64)>,
     /// Points outside the vertical range, which are drawn at its edge.
     clipped: usize,
@@ -54,7 +54,12 @@ impl Plot {
             let is_finite = |&(x, y): &(f64, f64)| x.abs() <= LARGEST && y.abs() <= LARGEST;
             let points: Vec<_> = series.points.iter().copied().filter(is_finite).collect();
             left_out += series.points.len() - points.len();
-            lines.push(Line { name: super::ansi::clean(&series.name).replace('\n', " "), style: series.style, points, color });
+            lines.push(Line {
+                name: super::ansi::clean(&series.name).replace('\n', " "),
+                style: series.style,
+                points,
+                color,
+            });
             color += usize::from(series.style != Style::Faint);
         }
         let all = || lines.iter().flat_map(|line| &line.points);
@@ -116,11 +121,18 @@ impl Axis {
         let last = xs.last().copied().unwrap_or(1.0).max(x_max.unwrap_or(f64::NEG_INFINITY));
         let low = if first >= 0.0 && first <= 0.2 * last { 0.0 } else { first };
         let pad = if last > low { 0.0 } else { (last.abs() * 0.5).max(0.5) };
-        Self::linear(low - pad, last + pad, ticks)
+        let (low, high) = (low - pad, last + pad);
+        // Between whole steps there is nothing to mark.
+        let whole = xs.iter().all(|x| x.fract() == 0.0) && high - low >= 1.0;
+        let least = if whole { 1.0 } else { 0.0 };
+        Self::ticked(low, high, round_step((high - low) / ticks.max(1) as f64).max(least), ticks)
     }
 
     fn linear(low: f64, high: f64, wanted: usize) -> Self {
-        let step = round_step((high - low) / wanted.max(1) as f64);
+        Self::ticked(low, high, round_step((high - low) / wanted.max(1) as f64), wanted)
+    }
+
+    fn ticked(low: f64, high: f64, step: f64, wanted: usize) -> Self {
         let first = (low / step - 1e-9).ceil() as i64;
         let ticks = (first..).map(|i| i as f64 * step).take_while(|&v| v <= high + step * 1e-9).take(4 * wanted.max(1));
         Self { low, high, logarithmic: false, ticks: ticks.map(|v| (v, tick_text(v, step))).collect() }
@@ -180,9 +192,13 @@ fn is_geometric(sorted: &[f64]) -> bool {
     uneven(|x| x) >= 4.0 && uneven(f64::ln) <= 2.5
 }
 
-/// The lowest point of the first marked line of losses, unless it is the only or the last one.
+/// The lowest point of the only marked line of losses, unless it is the last one, which its name tells already.
 fn lowest(chart: &Chart, lines: &[Line]) -> Option<(f64, f64)> {
-    let line = lines.iter().find(|line| line.style == Style::Marked).filter(|_| chart.y.contains("loss"))?;
+    let mut marked = lines.iter().filter(|line| line.style == Style::Marked);
+    let (Some(line), None) = (marked.next(), marked.next()) else { return None };
+    if !chart.y.contains("loss") {
+        return None;
+    }
     let best = line.points.iter().copied().min_by(|a, b| a.1.total_cmp(&b.1))?;
     line.points.last().filter(|&&last| last != best).map(|_| best)
 }

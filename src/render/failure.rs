@@ -18,11 +18,8 @@ const TAB: &str = "    ";
 #[must_use]
 pub fn failure(error: &Error, cell: &str, width: usize, ink: Ink) -> String {
     let message = ansi::clean(error.message());
-    let mut out = if error.is_interrupted() {
-        ink.warning(&message)
-    } else {
-        format!("{} {message}", ink.error("error:"))
-    };
+    let mut out =
+        if error.is_interrupted() { ink.warning(&message) } else { format!("{} {message}", ink.error("error:")) };
     out.push('\n');
     if let Some(span) = error.span().filter(|_| !cell.is_empty()) {
         out += &excerpt(cell, span, width, ink);
@@ -117,7 +114,11 @@ hint: did you mean --rank?
 
     #[test]
     fn carets_stand_below_tabs_and_wide_characters() {
-        assert!(at("\tx 日本 y", 3..9).ends_with("  1 │     x 日本 y\n    │       ^^^^\n"), "{}", at("\tx 日本 y", 3..9));
+        assert!(
+            at("\tx 日本 y", 3..9).ends_with("  1 │     x 日本 y\n    │       ^^^^\n"),
+            "{}",
+            at("\tx 日本 y", 3..9)
+        );
         assert!(at("e\u{301} x", 4..5).ends_with("  1 │ e\u{301} x\n    │   ^\n"));
     }
 

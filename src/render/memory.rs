@@ -26,7 +26,8 @@ pub fn memory(report: &MemoryReport, width: usize, ink: Ink) -> String {
         vec![key(index, ink), part.name.clone(), megabytes(part.bytes), share, part.why.clone()]
     });
     let header = ["", "part", "MB", "share", "why"].map(str::to_owned).to_vec();
-    let layout = Layout::new(header, rows.collect(), vec![false, false, true, true, false], width);
+    let rows: Vec<Vec<String>> = rows.collect();
+    let layout = Layout::new(header, &rows, vec![false, false, true, true, false], width);
     out += &layout.header(ink);
     for (index, lines) in layout.rows.iter().enumerate() {
         for line in lines {

@@ -17,10 +17,19 @@ pub fn cell(cell: &Cell) -> String {
     }
 }
 
-/// Whether a cell holds a number, which makes its column stand right.
+/// Whether a cell holds a number, which makes its column stand right: text does if it is one with a unit, as `4.88 M`.
 #[must_use]
 pub fn is_numeric(cell: &Cell) -> bool {
-    !matches!(cell, Cell::Empty | Cell::Text(_))
+    match cell {
+        Cell::Empty => false,
+        Cell::Text(text) => {
+            let unit = text.trim_start_matches(|c: char| c.is_ascii_digit() || "+−±.,".contains(c));
+            let letters = unit.strip_prefix(' ').unwrap_or(unit);
+            unit.len() < text.len()
+                && (letters.is_empty() || unit.len() > letters.len() && letters.chars().count() <= 2)
+        }
+        _ => true,
+    }
 }
 
 /// A number with this many digits after the point; in powers of ten where those would show nothing or too much.
@@ -117,6 +126,17 @@ mod tests {
             assert_eq!(cell(&make(f64::INFINITY)), "∞");
             assert_eq!(cell(&make(f64::NEG_INFINITY)), "−∞");
         }
+    }
+
+    #[test]
+    fn text_that_is_a_number_counts_as_one() {
+        for text in ["4.88 M", "12", "−0.003", "19.5 MB", "3.5 %"] {
+            assert!(is_numeric(&text.into()), "{text}");
+        }
+        for text in ["", "r16", "7b-chat", "3 evaluations", "…", " M", "4 × 256"] {
+            assert!(!is_numeric(&text.into()), "{text}");
+        }
+        assert!(is_numeric(&Cell::Count(1)) && !is_numeric(&Cell::Empty));
     }
 
     #[test]

@@ -18,8 +18,8 @@ pub fn svg(chart: &Chart, theme: Theme) -> String {
     let drawn = draw(&SVGBackend::with_string(&mut body, size).into_drawing_area(), chart, theme, Stroke::Path);
     // plotters opens the document by itself, at canvas size: the first line gives way to one with the page's size.
     let shapes = match (drawn, body.split_once('\n')) {
-        (Ok(()), Some((_, shapes))) => shapes,
-        _ => "</svg>\n",
+        (Ok(()), Some((_, shapes))) => shapes.replace(" opacity=\"1\"", ""),
+        _ => "</svg>\n".to_owned(),
     };
     let title = if chart.title.is_empty() { format!("{} over {}", chart.y, chart.x) } else { chart.title.clone() };
     format!(

@@ -15,14 +15,15 @@ const MOST_LINES: usize = 8;
 
 /// A table as lines of at most `width` columns, ended by a line break.
 ///
-/// Long text wraps; numbers never do, so a table of many numbers may be wider. The best row is bold and green, and has
+/// Long text and the names above numbers wrap; numbers never do. If even so there is no room for the columns, each row is
+/// written out with the names of its cells. The best row is bold and green, and has
 /// `best` at its end unless a cell of it says so already: the mark does not hang on colour.
 #[must_use]
 pub fn table(table: &Table, width: usize, ink: Ink) -> String {
     let best = table.best.filter(|&row| row < table.rows.len());
     let columns = table.rows.iter().map(Vec::len).chain([table.columns.len()]).max().unwrap_or(0);
     let says_so = |row: &Vec<Cell>| {
-        row.iter().any(|cell| matches!(cell, Cell::Text(t) if t.contains("best") || t.contains("chosen")))
+        row.iter().any(|cell| matches!(cell, Cell::Text(t) if t.starts_with("best") || t.starts_with("chosen")))
     };
     let marked = best.filter(|&row| !says_so(&table.rows[row]));
 
@@ -34,8 +35,13 @@ pub fn table(table: &Table, width: usize, ink: Ink) -> String {
         texts.extend(marked.map(|best| if index == best { "best".to_owned() } else { String::new() }));
         texts
     });
-    let right = (0..header.len()).map(|c| table.rows.iter().any(|r| r.get(c).is_some_and(number::is_numeric))).collect();
-    let layout = Layout::new(header, rows.collect(), right, width);
+    let right =
+        (0..header.len()).map(|c| table.rows.iter().any(|r| r.get(c).is_some_and(number::is_numeric))).collect();
+    let rows: Vec<Vec<String>> = rows.collect();
+    let mut layout = Layout::new(header, &rows, right, width);
+    if layout.width > width {
+        layout = Layout::written_out(&table.columns, &rows, width);
+    }
 
     let mut out = String::new();
     if !table.title.is_empty() {
@@ -74,8 +80,9 @@ pub(super) struct Layout {
 
 impl Layout {
     /// Lays out texts in columns; `right` tells which stand right. Rows must be as long as the header.
-    pub(super) fn new(header: Vec<String>, rows: Vec<Vec<String>>, right: Vec<bool>, width: usize) -> Self {
-        let rows: Vec<Vec<String>> = rows.iter().map(|row| row.iter().map(|text| ansi::clean(text)).collect()).collect();
+    pub(super) fn new(header: Vec<String>, rows: &[Vec<String>], right: Vec<bool>, width: usize) -> Self {
+        let rows: Vec<Vec<String>> =
+            rows.iter().map(|row| row.iter().map(|text| ansi::clean(text)).collect()).collect();
         let widths = column_widths(&header, &rows, &right, width);
         let lines = |texts: &[String]| {
             let mut sheet = Sheet::new();
@@ -95,6 +102,20 @@ impl Layout {
         Self { header: lines(&header), rows: rows.iter().map(|row| lines(row)).collect(), width: total }
     }
 
+    /// Each row as `rank 16 · alpha 32 · held out 1.352`, continued lines indented; empty cells are left out.
+    fn written_out(header: &[&str], rows: &[Vec<String>], width: usize) -> Self {
+        let lines = |texts: &Vec<String>| {
+            let named = texts.iter().enumerate().filter(|(_, text)| !text.is_empty());
+            let pieces = named.map(|(c, text)| {
+                let text = ansi::clean(text).replace('\n', " ");
+                header.get(c).filter(|name| !name.is_empty()).map_or(text.clone(), |name| format!("{name} {text}"))
+            });
+            let joined = ansi::wrap(&ansi::join_wrapped(pieces, " · ", "", "  ", width), width);
+            joined.lines().map(str::to_owned).collect()
+        };
+        Self { header: Vec::new(), rows: rows.iter().map(lines).collect(), width }
+    }
+
     /// The header and the rule below it; nothing if there are no columns.
     pub(super) fn header(&self, ink: Ink) -> String {
         if self.header.iter().all(String::is_empty) {
@@ -105,14 +126,19 @@ impl Layout {
     }
 }
 
-/// How wide each column is: as wide as its content, except that the widest columns of text give way until the line fits.
+/// How wide each column is: as wide as its content, except that the widest columns give way until the line fits: of text
+/// down to [`NARROWEST`], of numbers down to the longest number and the longest word above.
 fn column_widths(header: &[String], rows: &[Vec<String>], right: &[bool], width: usize) -> Vec<usize> {
-    let widest = |c: usize| {
-        let texts = rows.iter().filter_map(|row| row.get(c)).chain(header.get(c));
-        texts.flat_map(|text| text.lines()).map(ansi::width).max().unwrap_or(0).clamp(1, usize::from(u16::MAX / 2))
+    let most = usize::from(u16::MAX / 2);
+    let in_rows = |c: usize| {
+        let texts = rows.iter().filter_map(|row| row.get(c));
+        texts.flat_map(|text| text.lines()).map(ansi::width).max().unwrap_or(0).clamp(1, most)
     };
-    let mut widths: Vec<usize> = (0..header.len()).map(widest).collect();
-    let least: Vec<usize> = widths.iter().zip(right).map(|(&w, &r)| if r { w } else { w.min(NARROWEST) }).collect();
+    let above = |c: usize| header[c].split(' ').map(ansi::width).max().unwrap_or(0);
+    let mut widths: Vec<usize> = (0..header.len()).map(|c| in_rows(c).max(ansi::width(&header[c]))).collect();
+    let least: Vec<usize> = (0..header.len())
+        .map(|c| if right[c] { in_rows(c).max(above(c)) } else { widths[c].min(NARROWEST).max(above(c)) })
+        .collect();
     let gaps = GAP * widths.len().saturating_sub(1);
     while widths.iter().sum::<usize>() + gaps > width {
         let yielding = (0..widths.len()).filter(|&c| widths[c] > least[c]).max_by_key(|&c| widths[c]);
@@ -147,20 +173,13 @@ mod tests {
         let expected = "\
 rank sweep
  rank  held out  to best  remark
-────────────────────────────────────────────────────────────
+─────────────────────────────────────────────────────────
     8     1.385   +0.033
    16     1.352           the smallest within noise  best
 1,024       NaN   −0.003  日本語
 two seeds
 ";
-        let text = table(&sweep(), 100, Ink::PLAIN);
-        let rule = "─".repeat(57);
-        let lines: Vec<&str> = text.lines().collect();
-        assert_eq!(lines[2], rule);
-        assert_eq!(lines.len(), expected.lines().count());
-        for (line, wanted) in lines.iter().zip(expected.lines()).filter(|(line, _)| !line.starts_with('─')) {
-            assert_eq!(line, &wanted);
-        }
+        assert_eq!(table(&sweep(), 100, Ink::PLAIN), expected);
     }
 
     #[test]
@@ -186,8 +205,17 @@ two seeds
         let text = table(&sweep(), 48, Ink::PLAIN);
         assert!(text.lines().all(|line| ansi::width(line) <= 48), "{text}");
         assert!(text.contains("   16     1.352           the smallest"), "{text}");
-        let narrow = table(&sweep(), 1, Ink::PLAIN);
-        assert!(narrow.contains("1,024") && narrow.contains("1.385"), "{narrow}");
+        let names = table(&sweep(), 42, Ink::PLAIN);
+        assert!(names.contains(" rank     held      to  remark\n"), "{names}");
+    }
+
+    #[test]
+    fn rows_without_room_for_columns_are_written_out() {
+        let text = table(&sweep(), 30, Ink::PLAIN);
+        let row = "rank 16 · held out 1.352\n  remark the smallest within\n  noise\n  best\n";
+        assert!(text.contains(row), "{text}");
+        assert!(text.lines().all(|line| ansi::width(line) <= 30), "{text}");
+        assert!(table(&sweep(), 1, Ink::PLAIN).contains("1,024"));
     }
 
     #[test]

@@ -49,6 +49,8 @@ struct State {
     waiting: VecDeque<Event>,
     /// Whether standard output stands in the middle of a line.
     line_open: bool,
+    /// Whether lines are as wide as the terminal is at the moment.
+    follows_size: bool,
 }
 
 impl Terminal {
@@ -60,16 +62,13 @@ impl Terminal {
     pub fn new(options: TerminalOptions) -> Self {
         let dumb = env::var_os("TERM").is_some_and(|term| term == "dumb");
         let plain = dumb || env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
-        let (out, err) = (io::stdout(), io::stderr());
-        let width_of = |sheet: &mut comfy_table::Table| sheet.width().map(usize::from).filter(|&width| width > 0);
-        let out_width = width_of(&mut comfy_table::Table::new()).unwrap_or(PIPE_WIDTH);
-        let err_width = width_of(comfy_table::Table::new().use_stderr()).unwrap_or(PIPE_WIDTH);
-        Self::with(
-            (Box::new(out), Plain { width: out_width, color: !plain && io::stdout().is_terminal() }),
-            (Box::new(err), Plain { width: err_width, color: !plain && io::stderr().is_terminal() }),
-            options.quiet_stdout,
-            !dumb && io::stderr().is_terminal(),
-        )
+        let out = Plain { width: PIPE_WIDTH, color: !plain && io::stdout().is_terminal() };
+        let err = Plain { width: PIPE_WIDTH, color: !plain && io::stderr().is_terminal() };
+        let live = !dumb && io::stderr().is_terminal();
+        let terminal =
+            Self::with((Box::new(io::stdout()), out), (Box::new(io::stderr()), err), options.quiet_stdout, live);
+        terminal.lock().follows_size = true;
+        terminal
     }
 
     fn with(
@@ -91,6 +90,7 @@ impl Terminal {
             streaming: None,
             waiting: VecDeque::new(),
             line_open: false,
+            follows_size: false,
         };
         Self { state: Mutex::new(state) }
     }
@@ -110,7 +110,7 @@ impl Terminal {
         let mut state = self.lock();
         let Plain { width, color } = state.err_text;
         let text = super::failure(error, cell, width, Ink::new(color));
-        state.to_err(&text);
+        state.report(&text);
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -133,6 +133,11 @@ impl Drop for Terminal {
 impl State {
     fn show(&mut self, event: Event) {
         self.board.apply(&event);
+        if self.follows_size {
+            let width = |sheet: &comfy_table::Table| sheet.width().map_or(PIPE_WIDTH, usize::from).max(1);
+            self.out_text.width = width(&comfy_table::Table::new());
+            self.err_text.width = width(comfy_table::Table::new().use_stderr());
+        }
         match &event {
             Event::Progress(now) if now.done >= now.total => self.clear(),
             Event::Progress(now) => {
@@ -145,23 +150,23 @@ impl State {
             }
             Event::RunStarted(_) => {
                 self.paced = Some(Instant::now());
-                self.to_out(&event);
+                self.print(&event);
             }
             Event::RunEnded(_) => {
                 if !self.live {
                     let line = self.board_line();
                     self.live_line(line, true);
                 }
-                self.to_out(&event);
+                self.print(&event);
                 self.board = Board::default();
                 self.paced = None;
             }
             Event::Warning(_) | Event::Stream { error: true, .. } => {
                 let text = self.err_text.render(&event);
-                self.to_err(&text);
+                self.report(&text);
             }
             Event::Generated { .. } => self.generated(event),
-            _ => self.to_out(&event),
+            _ => self.print(&event),
         }
     }
 
@@ -199,7 +204,7 @@ impl State {
         self.end_line();
     }
 
-    fn to_out(&mut self, event: &Event) {
+    fn print(&mut self, event: &Event) {
         self.clear();
         if self.quiet {
             return;
@@ -219,7 +224,7 @@ impl State {
         }
     }
 
-    fn to_err(&mut self, text: &str) {
+    fn report(&mut self, text: &str) {
         self.clear();
         self.end_line();
         let _ = self.err.write_all(text.as_bytes()).and_then(|()| self.err.flush());
@@ -260,7 +265,7 @@ impl State {
         let since = *self.paced.get_or_insert_with(Instant::now);
         if at_once || since.elapsed() >= PACE {
             self.paced = Some(Instant::now());
-            self.to_err(&(line + "\n"));
+            self.report(&(line + "\n"));
         }
     }
 }

@@ -56,8 +56,9 @@ fn body(sample: &TokenSample, width: usize, ink: Ink) -> String {
         for same in run.chunk_by(|a, b| mark == Mark::Padding && a.0 == b.0) {
             let text: String = same[0].0.chars().map(|c| if c == '\n' { '⏎' } else { visible(c) }).collect();
             for _ in same.iter().take(MOST_PADDING) {
-                for piece in pieces(&text, width) {
-                    put(&piece, &paint(mark, index, &piece, ink), index == 0 && !open.is_empty());
+                for (nth, piece) in pieces(&text, width).iter().enumerate() {
+                    let behind_bracket = index == 0 && nth == 0 && !open.is_empty();
+                    put(piece, &paint(mark, index, piece, ink), behind_bracket);
                 }
                 index += 1;
             }
@@ -103,7 +104,7 @@ fn brackets(mark: Mark, ink: Ink) -> (&'static str, &'static str) {
 
 fn paint(mark: Mark, index: usize, text: &str, ink: Ink) -> String {
     match mark {
-        Mark::Trained => ink.paint(if index % 2 == 0 { "4;32" } else { "4;92" }, text),
+        Mark::Trained => ink.paint(if index.is_multiple_of(2) { "4;32" } else { "4;92" }, text),
         Mark::Masked => ink.dim(text),
         Mark::Padding => ink.paint("2;9", text),
     }
