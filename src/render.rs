@@ -1,0 +1,38 @@
+//! Events as text, SVG and PNG: the one place that decides what a result looks like.
+//!
+//! Front ends hand over an [`Event`](crate::event::Event) and get text with or without colour ([`Plain`]), a picture
+//! ([`svg`], [`png`]), or let [`Terminal`] print everything as it comes. Nothing here knows a session, a notebook or a
+//! tensor. The same content stands in the same order everywhere: a bold heading, the picture, the table, the sentence
+//! that says the result, what was kept, what to type next.
+
+mod ansi;
+mod board;
+mod braille;
+mod chart;
+mod draw;
+mod failure;
+mod memory;
+mod number;
+mod plain;
+mod png;
+mod svg;
+mod table;
+mod terminal;
+mod tokens;
+
+pub use ansi::Ink;
+pub use board::Board;
+pub use braille::braille;
+pub use chart::{Theme, describe};
+pub use failure::failure;
+pub use memory::memory;
+pub use number::{cell, is_numeric};
+pub use plain::Plain;
+pub use png::png;
+pub use svg::svg;
+pub use table::table;
+pub use terminal::{Terminal, TerminalOptions};
+pub use tokens::tokens;
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,77 @@
+//! Every event as text: `text/plain` of a notebook, the output of a terminal, the end of a script.
+
+use super::ansi::{self, Ink};
+use super::{board, braille, memory, table, tokens};
+use crate::event::{Event, Progress, Unit};
+
+/// Makes text of events: lines of at most `width` columns, with ANSI colours if `color`.
+#[derive(Debug, Clone, Copy)]
+pub struct Plain {
+    pub width: usize,
+    pub color: bool,
+}
+
+impl Plain {
+    /// The text of an event, ended by a line break; empty for what is only shown while it goes on (steps, evaluations,
+    /// progress). A piece of generated text comes as it is, after its row's heading if it begins one.
+    #[must_use]
+    pub fn render(&self, event: &Event) -> String {
+        let (width, ink) = (self.width.max(1), Ink::new(self.color));
+        match event {
+            Event::Text(text) => lines(&ansi::wrap(&ansi::clean(text), width)),
+            Event::Stream { text, .. } => text.clone(),
+            Event::Warning(text) => {
+                let text = ansi::wrap(&format!("warning: {}", ansi::clean(text)), width);
+                lines(&text.replacen("warning:", &ink.warning("warning:"), 1))
+            }
+            Event::Next(commands) if commands.is_empty() => String::new(),
+            Event::Next(commands) => {
+                let commands = commands.iter().map(|command| ansi::clean(command));
+                table::dim_lines(&ansi::join_wrapped(commands, " · ", "next: ", "      ", width), ink)
+            }
+            Event::Table(t) => table::table(t, width, ink),
+            Event::Chart(chart) => {
+                let title = ink.bold(&ansi::wrap(&ansi::clean(&chart.title), width));
+                lines(&title) + &braille::braille(chart, width, board::chart_height(width), ink)
+            }
+            Event::Memory(report) => memory::memory(report, width, ink),
+            Event::Tokens(sample) => tokens::tokens(sample, width, ink),
+            Event::Generated { adapter, text, begins, ends } => {
+                let heading = if *begins { ink.bold(&ansi::clean(adapter)) + "\n" } else { String::new() };
+                heading + &ansi::clean(text) + if *ends { "\n" } else { "" }
+            }
+            Event::RunStarted(info) => board::started(info, width, ink),
+            Event::RunEnded(ended) => board::ended(ended, width, ink),
+            Event::Progress(_) | Event::Step(_) | Event::Evaluated(_) => String::new(),
+        }
+    }
+}
+
+/// `text` ended by one line break, unless it is empty.
+fn lines(text: &str) -> String {
+    match text.trim_end_matches('\n') {
+        "" => String::new(),
+        text => format!("{text}\n"),
+    }
+}
+
+/// `quantizing ━━━━━╌╌╌╌ 45 % · 61.2 of 135.0 MB · model.layers.3`, cut to `width` columns.
+pub(super) fn progress(progress: &Progress, width: usize, ink: Ink) -> String {
+    use crate::event::units::{bytes, count};
+    let share = if progress.total == 0 { 1.0 } else { progress.done as f64 / progress.total as f64 };
+    let of = match progress.unit {
+        Unit::Bytes => format!("{} of {}", bytes(progress.done), bytes(progress.total)),
+        Unit::Items => format!("{} of {}", count(progress.done), count(progress.total)),
+    };
+    let label = ansi::shorten(&ansi::clean(&progress.label), width / 3);
+    let bar = ansi::bar(share, 20);
+    let mut rest = format!("{:.0} % · {of}", (share.clamp(0.0, 1.0) * 100.0).floor());
+    if !progress.detail.is_empty() {
+        rest += &format!(" · {}", ansi::clean(&progress.detail).replace('\n', " "));
+    }
+    let room = width.saturating_sub(ansi::width(&label) + 1);
+    if room < 40 {
+        return format!("{label} {}", ansi::shorten(&rest, room));
+    }
+    format!("{label} {} {}", ink.nth(0, &bar), ansi::shorten(&rest, room - 21))
+}
