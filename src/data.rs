@@ -3,6 +3,7 @@
 //! A [`DataSet`] holds raw rows as they were read. [`tokenize()`] makes [`Sample`]s of them: ids, and a label for each that is
 //! scored. [`Batches`] says which samples each optimizer step takes.
 
+mod batch;
 mod check;
 mod csv;
 mod mask;

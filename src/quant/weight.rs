@@ -5,6 +5,7 @@ use std::ops::Range;
 use rayon::prelude::*;
 
 use super::{Absmax, DType, Dense, FourBit, Int8, QuantSpec, QuantType, Values};
+use crate::device::Buffer;
 use crate::error::{Error, Result};
 
 /// Elements that one task dequantizes; up to twice as many are not worth a second thread.
@@ -150,6 +151,14 @@ impl Weight {
     pub fn as_f32_slice(&self) -> Option<&[f32]> {
         match &self.storage {
             Storage::Dense(Dense::F32(values)) => Some(values.host()),
+            _ => None,
+        }
+    }
+
+    /// As [`Weight::as_f32_slice`], to be trained.
+    pub fn as_f32_mut(&mut self) -> Option<&mut Buffer<f32>> {
+        match &mut self.storage {
+            Storage::Dense(Dense::F32(values)) => Some(values),
             _ => None,
         }
     }
