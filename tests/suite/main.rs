@@ -1,0 +1,4 @@
+//! Everything that is tested through the public interface, in one binary because linking takes longer than compiling.
+
+mod golden;
+mod support;
