@@ -100,11 +100,6 @@ impl Architecture {
     /// (`rope_theta`, `rope_scaling`) look for them.
     pub(super) fn hugging_face(&self, tokenizer: &GgufTokenizer, dtype: DType) -> Value {
         let plain = self.rotary["rope_type"] == "default";
-        let dtype = match dtype {
-            DType::F32 => "float32",
-            DType::Bf16 => "bfloat16",
-            DType::F16 => "float16",
-        };
         json!({
             "architectures": ["LlamaForCausalLM"],
             "model_type": "llama",
@@ -127,7 +122,7 @@ impl Architecture {
             "bos_token_id": tokenizer.bos,
             "eos_token_id": tokenizer.eos,
             "pad_token_id": tokenizer.pad,
-            "torch_dtype": dtype,
+            "torch_dtype": dtype.torch_name(),
         })
     }
 }

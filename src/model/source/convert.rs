@@ -74,14 +74,6 @@ pub(crate) fn copy(purpose: Purpose, dtype: DType, bytes: &[u8]) -> Result<Dense
     })
 }
 
-/// Bytes of one element.
-pub(crate) fn width(dtype: DType) -> usize {
-    match dtype {
-        DType::F32 => 4,
-        DType::Bf16 | DType::F16 => 2,
-    }
-}
-
 /// Little-endian elements of `dtype` as f32. `bytes` need not be aligned.
 pub(crate) fn widen(dtype: DType, bytes: &[u8], out: &mut [f32]) {
     match dtype {

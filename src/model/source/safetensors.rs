@@ -109,7 +109,7 @@ impl TensorSource for SafetensorsSource {
         let bytes = self.store.bytes(i)?;
         let dense = match dtype {
             Some(wanted) if wanted != stored => {
-                let width = convert::width(stored);
+                let width = stored.size();
                 convert::collect(purpose, wanted, bytes.len() / width, convert::CHUNK, |chunk, out| {
                     let from = chunk * convert::CHUNK * width;
                     convert::widen(stored, &bytes[from..from + out.len() * width], out);

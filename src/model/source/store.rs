@@ -22,10 +22,6 @@ impl Store {
         Self { files, list: Vec::new(), places: Vec::new(), index: HashMap::new(), digests: HashMap::new() }
     }
 
-    pub(crate) fn files(&self) -> &[Bytes] {
-        &self.files
-    }
-
     /// Adds a tensor that lies in the bytes `range` of a file.
     ///
     /// # Errors
