@@ -70,7 +70,7 @@ impl Header {
         let value_count = reader.u64("the number of metadata values")?;
         let mut metadata = HashMap::new();
         for i in 0..value_count {
-            let key = reader.text(&format!("the name of metadata value {i} of {value_count}"))?;
+            let key = reader.name(&format!("metadata value {i} of {value_count}"))?;
             let kind = reader.u32(&key)?;
             let value = reader.value(kind, &key)?;
             metadata.insert(key, value);
@@ -299,6 +299,13 @@ impl<'a> Reader<'a> {
         Ok(String::from_utf8_lossy(self.take(length, what)?).into_owned())
     }
 
+    fn name(&mut self, what: &str) -> Result<String> {
+        match self.text(what)? {
+            name if name.is_empty() => Err(Error::format(format!("{what} has no name"))),
+            name => Ok(name),
+        }
+    }
+
     fn value(&mut self, kind: u32, key: &str) -> Result<Value> {
         Ok(match kind {
             0 => Value::Integer(self.number(key).map(u8::from_le_bytes)?.into()),
@@ -352,7 +359,7 @@ impl<'a> Reader<'a> {
     }
 
     fn tensor(&mut self, what: &str) -> Result<Listed> {
-        let name = self.text(what)?;
+        let name = self.name(what)?;
         let dimensions = self.u32(&name)?;
         if !(1..=4).contains(&dimensions) {
             return Err(Error::format(format!("tensor {name} has {dimensions} dimensions, not 1 to 4")));
