@@ -138,7 +138,13 @@ pub fn open_with(source: &str, revision: Option<&str>, task: &Task<'_>, config: 
     if !hub::is_id(source) {
         return Err(no_such(source, &path));
     }
-    let snapshot = hub::fetch(config, source, revision, hub::Wanted::Model, task)?;
+    let snapshot = hub::fetch(config, source, revision, hub::Wanted::Model, task).map_err(|error| {
+        // It may have been meant as a path.
+        match nearest::siblings(&path).as_slice() {
+            [] => error,
+            near => error.hint(format!("on this machine there is {}", near.join(", "))),
+        }
+    })?;
     Ok(Opened { name: source.to_owned(), ..directory::open(&snapshot)? })
 }
 

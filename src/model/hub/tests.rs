@@ -4,8 +4,8 @@ use std::fs;
 
 use super::*;
 use crate::event::{Cancel, Event, Sink};
+use crate::model::source;
 use crate::model::source::tests::{Folder, GOLDEN, Silence};
-use crate::model::source::{self, TensorSource};
 
 mod server;
 

@@ -91,11 +91,15 @@ impl Hub {
     }
 
     pub(super) fn put(&self, name: &str, bytes: Vec<u8>) {
-        self.change(|state| drop(state.files.insert(name.to_owned(), bytes)));
+        self.change(|state| {
+            state.files.insert(name.to_owned(), bytes);
+        });
     }
 
     pub(super) fn remove(&self, name: &str) {
-        self.change(|state| drop(state.files.remove(name)));
+        self.change(|state| {
+            state.files.remove(name);
+        });
     }
 
     pub(super) fn commit(&self, commit: String) {
@@ -107,11 +111,15 @@ impl Hub {
     }
 
     pub(super) fn break_off(&self, name: &str, after: usize) {
-        self.change(|state| drop(state.broken.insert(name.to_owned(), after)));
+        self.change(|state| {
+            state.broken.insert(name.to_owned(), after);
+        });
     }
 
     pub(super) fn stall(&self, name: &str, after: usize) {
-        self.change(|state| drop(state.stalled.insert(name.to_owned(), after)));
+        self.change(|state| {
+            state.stalled.insert(name.to_owned(), after);
+        });
     }
 
     pub(super) fn go_on(&self) {
@@ -119,7 +127,9 @@ impl Hub {
     }
 
     pub(super) fn damage(&self, name: &str) {
-        self.change(|state| drop(state.damaged.insert(name.to_owned())));
+        self.change(|state| {
+            state.damaged.insert(name.to_owned());
+        });
     }
 
     pub(super) fn requests(&self) -> Vec<Request> {
