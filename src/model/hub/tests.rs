@@ -306,3 +306,23 @@ fn the_environment_is_read_as_python_reads_it() {
     assert_eq!(more.token.as_deref(), Some("hf_x"));
     assert!(!more.offline);
 }
+
+#[test]
+fn a_hub_that_does_not_speak_tls_is_an_error_of_the_network() {
+    use std::io::{Read, Write};
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let endpoint = format!("https://{}", listener.local_addr().unwrap());
+    let server = std::thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        let mut hello = [0; 3];
+        stream.read_exact(&mut hello).unwrap();
+        stream.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n").unwrap();
+        hello
+    });
+    let cache = Folder::new();
+    let config = HubConfig { endpoint, cache: cache.path().to_owned(), token: None, offline: false };
+    let error = fetch(&config, ID, None, Wanted::Model, &Task::new(&Silence, &Cancel::default())).unwrap_err();
+    assert_eq!(error.kind(), Kind::Network, "{error}");
+    // A handshake in TLS 1 and up.
+    assert_eq!(server.join().unwrap(), [0x16, 3, 1]);
+}
