@@ -73,7 +73,8 @@ pub fn evaluate_with(
 ) -> Result<Evaluation> {
     let mut order: Vec<usize> = (0..samples.len()).filter(|&i| samples[i].scored() > 0).collect();
     if order.is_empty() {
-        return Err(Error::usage("no token of the data set is scored").hint("`data NAME --show 2` marks what is trained and scored"));
+        return Err(Error::usage("no token of the data set is scored")
+            .hint("`data NAME --show 2` marks what is trained and scored"));
     }
     // Rows of like length go together; the results are put back in their order.
     order.sort_by_key(|&i| (samples[i].ids.len(), i));

@@ -25,7 +25,8 @@ pub fn write(path: &Path, fill: impl FnOnce(&mut dyn Write) -> io::Result<()>) -
 }
 
 fn failure(path: &Path, error: io::Error) -> Error {
-    let full = matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::FileTooLarge | io::ErrorKind::QuotaExceeded);
+    let full =
+        matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::FileTooLarge | io::ErrorKind::QuotaExceeded);
     let message = format!("cannot write {}: {error}", path.display());
     let error = Error::new(Kind::Io, message).with_source(error);
     if full { error.hint("nothing was changed; free some space or choose another folder") } else { error }
@@ -91,8 +92,7 @@ impl Folder {
                 let old = beside(&self.path).with_extension("old");
                 let _ = fs::remove_dir_all(&old);
                 fs::rename(&self.path, &old)?;
-                fs::rename(&self.temporary, &self.path)
-                    .inspect_err(|_| fs::rename(&old, &self.path).unwrap_or(()))?;
+                fs::rename(&self.temporary, &self.path).inspect_err(|_| fs::rename(&old, &self.path).unwrap_or(()))?;
                 return if old.is_dir() { fs::remove_dir_all(&old) } else { fs::remove_file(&old) };
             }
             fs::rename(&self.temporary, &self.path)

@@ -62,8 +62,11 @@ pub fn generate(
         return Err(Error::usage("the prompt is empty").hint("generate \"Once upon a time\""));
     }
     if prompt.len() >= context {
-        return Err(Error::usage(format!("the prompt has {} tokens, the model's context holds {context}", prompt.len()))
-            .hint("shorten the prompt"));
+        return Err(Error::usage(format!(
+            "the prompt has {} tokens, the model's context holds {context}",
+            prompt.len()
+        ))
+        .hint("shorten the prompt"));
     }
     let length = (prompt.len() + sampler.max_tokens).min(context);
     let mut cache = Cache::new(&decoder.spec, 1, length)?;
@@ -90,10 +93,11 @@ pub fn generate(
             Ok(logits) => logits,
             Err(error) => break Err(error),
         };
-        let id = match Tensor::from_vec(logits, decoder.spec.vocabulary, &Device::Cpu).and_then(|l| processor.sample(&l)) {
-            Ok(id) => id,
-            Err(error) => break Err(Error::from(error).context("sampling the next token")),
-        };
+        let id =
+            match Tensor::from_vec(logits, decoder.spec.vocabulary, &Device::Cpu).and_then(|l| processor.sample(&l)) {
+                Ok(id) => id,
+                Err(error) => break Err(Error::from(error).context("sampling the next token")),
+            };
         start.get_or_insert_with(std::time::Instant::now);
         if stop.contains(&id) {
             break Ok(());

@@ -1,5 +1,24 @@
-//! Models: their files, what they are made of, and how they run.
+//! Language models: their files, what they are made of, and how they run forward and back.
 
+mod arena;
+mod batch;
+mod cache;
+mod decoder;
 pub mod gguf;
+mod gradients;
 pub mod hub;
+mod llama;
 pub mod source;
+mod spec;
+pub mod tokenizer;
+mod weights;
+
+pub use arena::{Arena, Keep};
+pub use batch::{Batch, Use};
+pub use cache::Cache;
+pub use decoder::{Decoder, Gradients, Layer, LinearWeight, Pass, Scored};
+pub use gradients::{BaseGradients, Parameter, parameters};
+pub use source::{Opened, TensorSource};
+pub use spec::{Rope, SLOTS, Scaling, Slot, Spec};
+pub use tokenizer::Tokenizer;
+pub use weights::{LoadOptions, check, load, read_linear};

@@ -72,7 +72,9 @@ impl LoraConfig {
     /// Rank 0, an alpha that is not a positive number, a dropout outside `0..1`.
     pub fn validate(&self) -> Result<()> {
         if self.rank == 0 || self.rank_pattern.iter().any(|(_, r)| *r == 0) {
-            return Err(Error::usage("--rank 0: an adapter of rank 0 holds nothing").hint("--rank 8 or 16 is a good start"));
+            return Err(
+                Error::usage("--rank 0: an adapter of rank 0 holds nothing").hint("--rank 8 or 16 is a good start")
+            );
         }
         if !(self.alpha.is_finite() && self.alpha > 0.0) {
             return Err(Error::usage(format!("--alpha {}: alpha must be a positive number", self.alpha))
@@ -135,7 +137,10 @@ impl LoraConfig {
                 Some(_) => false,
             };
             if !default {
-                return Err(Error::unsupported(format!("adapter_config.json: {key} = {} is not supported", config[*key])));
+                return Err(Error::unsupported(format!(
+                    "adapter_config.json: {key} = {} is not supported",
+                    config[*key]
+                )));
             }
         }
         let size = |key: &str, or: u64| match config.get(key) {
@@ -157,9 +162,9 @@ impl LoraConfig {
         let pattern = |key: &str| -> Result<Vec<(String, f64)>> {
             match config.get(key) {
                 None | Some(Value::Null) => Ok(Vec::new()),
-                Some(Value::Object(map)) => (map.iter())
-                    .map(|(k, v)| Ok((k.clone(), v.as_f64().ok_or_else(|| wrong(key))?)))
-                    .collect(),
+                Some(Value::Object(map)) => {
+                    (map.iter()).map(|(k, v)| Ok((k.clone(), v.as_f64().ok_or_else(|| wrong(key))?))).collect()
+                }
                 Some(_) => Err(wrong(key)),
             }
         };
@@ -236,7 +241,8 @@ mod tests {
         assert!(LoraConfig { rank: 0, ..config() }.validate().unwrap_err().message().contains("--rank 0"));
         assert!(LoraConfig { alpha: f64::NAN, ..config() }.validate().is_err());
         assert!(LoraConfig { dropout: 1.0, ..config() }.validate().is_err());
-        for (key, value) in [("use_dora", json!(true)), ("bias", json!("all")), ("modules_to_save", json!(["lm_head"]))] {
+        for (key, value) in [("use_dora", json!(true)), ("bias", json!("all")), ("modules_to_save", json!(["lm_head"]))]
+        {
             let mut c = config().to_peft(&[], "");
             c[key] = value;
             assert!(LoraConfig::from_peft(&c).unwrap_err().message().contains(key));

@@ -99,7 +99,8 @@ impl Adapter {
             for (part, at, shape) in parts {
                 let name = format!("{PREFIX}{}.{part}.weight", linear.path);
                 let view = file.tensor(&name).map_err(|_| {
-                    Error::format(format!("tensor {name} is missing")).hint("the configuration's target_modules ask for it")
+                    Error::format(format!("tensor {name} is missing"))
+                        .hint("the configuration's target_modules ask for it")
                 })?;
                 if view.shape() != shape {
                     return Err(Error::shape(format!("tensor {name} is {:?}, not {shape:?}", view.shape()))
@@ -112,8 +113,11 @@ impl Adapter {
         }
         match left.first() {
             None => Ok(()),
-            Some(name) => Err(Error::format(format!("{} left over, the first is {name}", crate::event::units::plural(left.len(), "tensor")))
-                .hint("the base model has no such layer, or target_modules do not name it")),
+            Some(name) => Err(Error::format(format!(
+                "{} left over, the first is {name}",
+                crate::event::units::plural(left.len(), "tensor")
+            ))
+            .hint("the base model has no such layer, or target_modules do not name it")),
         }
     }
 }
@@ -122,7 +126,9 @@ fn read_f32(view: &TensorView<'_>, out: &mut [f32]) -> Result<()> {
     let data = view.data();
     match view.dtype() {
         Dtype::F32 => {
-            out.iter_mut().zip(data.chunks_exact(4)).for_each(|(o, b)| *o = f32::from_le_bytes([b[0], b[1], b[2], b[3]]));
+            out.iter_mut()
+                .zip(data.chunks_exact(4))
+                .for_each(|(o, b)| *o = f32::from_le_bytes([b[0], b[1], b[2], b[3]]));
         }
         Dtype::BF16 => {
             out.iter_mut()
@@ -130,7 +136,9 @@ fn read_f32(view: &TensorView<'_>, out: &mut [f32]) -> Result<()> {
                 .for_each(|(o, b)| *o = half::bf16::from_le_bytes([b[0], b[1]]).to_f32());
         }
         Dtype::F16 => {
-            out.iter_mut().zip(data.chunks_exact(2)).for_each(|(o, b)| *o = half::f16::from_le_bytes([b[0], b[1]]).to_f32());
+            out.iter_mut()
+                .zip(data.chunks_exact(2))
+                .for_each(|(o, b)| *o = half::f16::from_le_bytes([b[0], b[1]]).to_f32());
         }
         other => return Err(Error::format(format!("numbers of type {other:?}, not F32, F16 or BF16"))),
     }
@@ -148,7 +156,13 @@ mod tests {
     fn linears() -> Vec<LinearInfo> {
         let path = |layer: usize, name: &str| format!("model.layers.{layer}.self_attn.{name}");
         (0..4)
-            .map(|i| LinearInfo { path: path(i / 2, ["q_proj", "v_proj"][i % 2]), layer: i / 2, role: Role::Attention, out: 6, input: 5 })
+            .map(|i| LinearInfo {
+                path: path(i / 2, ["q_proj", "v_proj"][i % 2]),
+                layer: i / 2,
+                role: Role::Attention,
+                out: 6,
+                input: 5,
+            })
             .collect()
     }
 

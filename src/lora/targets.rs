@@ -78,7 +78,11 @@ impl Targets {
     ///
     /// # Errors
     /// A pattern that hits nothing, with what there is; a regular expression that cannot be read.
-    pub fn resolve(&self, linears: &[LinearInfo], layers: Option<&[usize]>) -> Result<(Vec<usize>, Vec<(String, usize)>)> {
+    pub fn resolve(
+        &self,
+        linears: &[LinearInfo],
+        layers: Option<&[usize]>,
+    ) -> Result<(Vec<usize>, Vec<(String, usize)>)> {
         let in_layers = |l: &LinearInfo| layers.is_none_or(|layers| layers.contains(&l.layer));
         let matches = |matcher: &dyn Fn(&LinearInfo) -> bool| -> Vec<usize> {
             (0..linears.len()).filter(|&i| in_layers(&linears[i]) && matcher(&linears[i])).collect()
@@ -144,7 +148,8 @@ impl Targets {
             Value::String(text) if text.eq_ignore_ascii_case("all-linear") => Some(Self::AllLinear),
             Value::String(text) => Some(Self::Pattern(text.clone())),
             Value::Array(items) => {
-                let mut names: Vec<String> = items.iter().map(|v| v.as_str().map(str::to_owned)).collect::<Option<_>>()?;
+                let mut names: Vec<String> =
+                    items.iter().map(|v| v.as_str().map(str::to_owned)).collect::<Option<_>>()?;
                 // PEFT keeps a set: the order on disk is arbitrary.
                 names.sort();
                 Some(Self::Names(names))
@@ -212,7 +217,11 @@ mod tests {
     fn linears() -> Vec<LinearInfo> {
         let mut out = Vec::new();
         for layer in 0..3 {
-            for (name, role) in [("self_attn.q_proj", Role::Attention), ("self_attn.v_proj", Role::Attention), ("mlp.up_proj", Role::Mlp)] {
+            for (name, role) in [
+                ("self_attn.q_proj", Role::Attention),
+                ("self_attn.v_proj", Role::Attention),
+                ("mlp.up_proj", Role::Mlp),
+            ] {
                 out.push(LinearInfo { path: format!("model.layers.{layer}.{name}"), layer, role, out: 8, input: 4 });
             }
         }
@@ -255,7 +264,10 @@ mod tests {
     #[test]
     fn peft_writes_names_or_a_pattern() {
         assert_eq!(Targets::AllLinear.to_peft(&linears()), json!(["q_proj", "v_proj", "up_proj"]));
-        assert_eq!(Targets::from_peft(&json!(["v_proj", "q_proj"])), Some(Targets::Names(vec!["q_proj".into(), "v_proj".into()])));
+        assert_eq!(
+            Targets::from_peft(&json!(["v_proj", "q_proj"])),
+            Some(Targets::Names(vec!["q_proj".into(), "v_proj".into()]))
+        );
         assert_eq!(Targets::from_peft(&json!(".*q")), Some(Targets::Pattern(".*q".into())));
         assert_eq!(Targets::from_peft(&json!(3)), None);
         assert_eq!(ranges(&[0, 1, 2, 3, 5]), "0-3,5");

@@ -9,9 +9,7 @@ use crate::device::Buffer;
 use crate::error::Result;
 use crate::event::Cancel;
 use crate::lora::{Adapter, LinearInfo};
-use crate::ops::{
-    AttentionGrads, AttentionSaved, Backend, HeadGrads, Linear, LinearGrad, LoraGrads, LoraUse, Turn,
-};
+use crate::ops::{AttentionGrads, AttentionSaved, Backend, HeadGrads, Linear, LinearGrad, LoraGrads, LoraUse, Turn};
 use crate::quant::Weight;
 
 /// A base model.
@@ -91,7 +89,13 @@ impl Decoder {
     ///
     /// # Errors
     /// Interrupted between layers; out of memory for scratch.
-    pub fn forward(&self, pass: &Pass<'_>, batch: &Batch, arena: &mut Arena, mut cache: Option<&mut Cache>) -> Result<()> {
+    pub fn forward(
+        &self,
+        pass: &Pass<'_>,
+        batch: &Batch,
+        arena: &mut Arena,
+        mut cache: Option<&mut Cache>,
+    ) -> Result<()> {
         let rows = batch.rows();
         debug_assert!(arena.holds(rows, batch.positions.iter().max().map_or(0, |p| *p as usize + 1)));
         pass.backend.embed(&batch.ids, &self.embedding, &mut arena.streams[0])?;

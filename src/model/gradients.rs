@@ -54,7 +54,10 @@ impl BaseGradients {
     }
 
     /// Gradients of some linear layers of one decoder layer; `indices` ascend.
-    pub(super) fn linears_mut(&mut self, indices: &[usize]) -> Vec<(Option<&mut Buffer<f32>>, Option<&mut Buffer<f32>>)> {
+    pub(super) fn linears_mut(
+        &mut self,
+        indices: &[usize],
+    ) -> Vec<(Option<&mut Buffer<f32>>, Option<&mut Buffer<f32>>)> {
         let layer = indices.first().map_or(0, |i| i / SLOTS);
         (self.layers[layer].linears.iter_mut().enumerate())
             .filter(|(slot, _)| indices.contains(&(layer * SLOTS + slot)))

@@ -43,9 +43,16 @@ pub struct Rope {
 pub enum Scaling {
     None,
     /// Every frequency divided by a factor (Chen et al. 2023).
-    Linear { factor: f64 },
+    Linear {
+        factor: f64,
+    },
     /// Low frequencies divided, high ones kept, those between blended (Llama 3.1).
-    Llama3 { factor: f64, low: f64, high: f64, original: f64 },
+    Llama3 {
+        factor: f64,
+        low: f64,
+        high: f64,
+        original: f64,
+    },
 }
 
 /// The linear layers of a decoder layer, in the order of [`Spec::linears`].
@@ -88,8 +95,9 @@ impl Spec {
         };
         match architecture.as_str() {
             "llama" => super::llama::spec(config),
-            other => Err(Error::unsupported(format!("config.json: architecture {other} is not supported"))
-                .hint("supported are Llama and what is built like it (model_type llama): Llama 2 and 3, TinyLlama, SmolLM2")),
+            other => Err(Error::unsupported(format!("config.json: architecture {other} is not supported")).hint(
+                "supported are Llama and what is built like it (model_type llama): Llama 2 and 3, TinyLlama, SmolLM2",
+            )),
         }
     }
 

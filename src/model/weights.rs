@@ -32,7 +32,8 @@ pub struct LoadOptions {
 pub fn check(spec: &Spec, source: &dyn TensorSource) -> Result<()> {
     let need = |name: &str, shape: &[usize]| {
         let info = source.find(name).ok_or_else(|| {
-            Error::format(format!("tensor {name} is missing")).hint("the configuration asks for it: are all files of the model there?")
+            Error::format(format!("tensor {name} is missing"))
+                .hint("the configuration asks for it: are all files of the model there?")
         })?;
         let four_bit = bnb::is_four_bit(name, |n| source.find(n).is_some());
         if !four_bit && info.shape != shape {

@@ -13,7 +13,8 @@ mod scratch;
 use std::ops::Range;
 
 use super::{
-    AdamW, AttentionGrads, AttentionSaved, Backend, HeadGrads, Heads, Linear, LinearGrad, LoraGrads, RopeTable, Span, Turn,
+    AdamW, AttentionGrads, AttentionSaved, Backend, HeadGrads, Heads, Linear, LinearGrad, LoraGrads, RopeTable, Span,
+    Turn,
 };
 use crate::device::Buffer;
 use crate::error::Result;

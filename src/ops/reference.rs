@@ -5,8 +5,8 @@
 use std::ops::Range;
 
 use super::{
-    AdamW, AttentionGrads, AttentionSaved, Backend, HeadGrads, Heads, Linear, LinearGrad, LoraGrads, LoraUse, RopeTable,
-    Span, Turn,
+    AdamW, AttentionGrads, AttentionSaved, Backend, HeadGrads, Heads, Linear, LinearGrad, LoraGrads, LoraUse,
+    RopeTable, Span, Turn,
 };
 use crate::device::Buffer;
 use crate::error::Result;

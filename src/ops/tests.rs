@@ -132,7 +132,13 @@ impl Group {
         let (mut dx, mut dparams) = (zeros(ROWS * IN), zeros(self.params.len()));
         let (mut dw0, mut dw1, mut dbias) = (zeros(OUT[0] * IN), zeros(OUT[1] * IN), zeros(OUT[0]));
         let mut group = [
-            LinearGrad { weight: &self.weights[0], lora: &[], dy: &self.dy[0], dweight: Some(&mut dw0), dbias: Some(&mut dbias) },
+            LinearGrad {
+                weight: &self.weights[0],
+                lora: &[],
+                dy: &self.dy[0],
+                dweight: Some(&mut dw0),
+                dbias: Some(&mut dbias),
+            },
             LinearGrad { weight: &self.weights[1], lora: &lora, dy: &self.dy[1], dweight: Some(&mut dw1), dbias: None },
         ];
         b.linears_backward(&self.x, ROWS, &mut group, Some(&mut dx), &mut [Some(&mut dparams)]).unwrap();
@@ -150,7 +156,8 @@ fn linears_with_adapters_agree_with_autograd() {
     let part = |at: usize, rows: usize, cols: usize| {
         var(&buffer(g.params.host()[at..at + rows * cols].to_vec()), (rows, cols))
     };
-    let pairs: Vec<(Var, Var)> = g.lora(None).iter().map(|l| (part(l.a, l.rank, IN), part(l.b, OUT[1], l.rank))).collect();
+    let pairs: Vec<(Var, Var)> =
+        g.lora(None).iter().map(|l| (part(l.a, l.rank, IN), part(l.b, OUT[1], l.rank))).collect();
     let y0 = x.matmul(&w[0].t().unwrap()).unwrap().broadcast_add(&bias).unwrap();
     let mut y1 = x.matmul(&w[1].t().unwrap()).unwrap();
     for (l, (a, b)) in g.lora(None).iter().zip(&pairs) {
@@ -208,7 +215,8 @@ fn quantized_weights_multiply_as_their_dequantized_selves() {
                 let run = |w: &Weight| {
                     let b = Cpu::default();
                     let (mut y, mut dx) = (zeros(rows * n), zeros(rows * k));
-                    b.linears(&x, rows, &mut [Linear { weight: w, bias: None, lora: &[], add: false, out: &mut y }]).unwrap();
+                    b.linears(&x, rows, &mut [Linear { weight: w, bias: None, lora: &[], add: false, out: &mut y }])
+                        .unwrap();
                     let mut group = [LinearGrad { weight: w, lora: &[], dy: &dy, dweight: None, dbias: None }];
                     b.linears_backward(&x, rows, &mut group, Some(&mut dx), &mut []).unwrap();
                     [y, dx]
@@ -362,7 +370,8 @@ fn head_loss_agrees_with_autograd_and_finite_differences() {
     let mut rng = Rng::new(10);
     let (hidden, w) = (random(&mut rng, total * width), weight(&mut rng, vocabulary, width));
     let run = |b: &dyn Backend, hidden: &Buffer<f32>| {
-        let (mut nll, mut dh, mut dw) = (vec![0.0; 3], random(&mut Rng::new(1), total * width), zeros(vocabulary * width));
+        let (mut nll, mut dh, mut dw) =
+            (vec![0.0; 3], random(&mut Rng::new(1), total * width), zeros(vocabulary * width));
         let grads = HeadGrads { scale, dhidden: &mut dh, dweight: Some(&mut dw) };
         b.head_loss(hidden, total, &rows, &targets, &w, &mut nll, Some(grads)).unwrap();
         vec![buffer(nll), dh, dw]
@@ -419,15 +428,8 @@ fn embedding_and_logits_pick_their_rows() {
 #[test]
 fn adamw_follows_torch() {
     // torch.optim.AdamW([1., -2., 3.], lr=0.1, weight_decay=0.1) after one step with gradients [0.5, -1, 0].
-    let update = AdamW {
-        learning_rate: 0.1,
-        beta1: 0.9,
-        beta2: 0.999,
-        eps: 1e-8,
-        weight_decay: 0.1,
-        step: 1,
-        grad_scale: 1.0,
-    };
+    let update =
+        AdamW { learning_rate: 0.1, beta1: 0.9, beta2: 0.999, eps: 1e-8, weight_decay: 0.1, step: 1, grad_scale: 1.0 };
     let out = agree(|b| {
         let (mut p, mut m, mut v) = (buffer(vec![1.0, -2.0, 3.0]), zeros(3), zeros(3));
         b.adamw(&mut p, &buffer(vec![0.5, -1.0, 0.0]), &mut m, &mut v, &update).unwrap();

@@ -20,7 +20,9 @@ impl Runs {
     /// `LORALAB_RUNS`, else `runs` in the working directory. Nothing is created yet.
     #[must_use]
     pub fn from_env() -> Self {
-        Self::at(std::env::var_os("LORALAB_RUNS").filter(|v| !v.is_empty()).map_or_else(|| "runs".into(), PathBuf::from))
+        Self::at(
+            std::env::var_os("LORALAB_RUNS").filter(|v| !v.is_empty()).map_or_else(|| "runs".into(), PathBuf::from),
+        )
     }
 
     /// Runs in the folder `root`.
@@ -52,7 +54,8 @@ impl Runs {
         let text = serde_json::to_string_pretty(config).unwrap_or_default();
         crate::files::write(&dir.join("config.json"), |w| writeln!(w, "{text}"))?;
         let path = dir.join("metrics.jsonl");
-        let metrics = OpenOptions::new().create(true).append(true).open(&path).map_err(|e| Error::io("write", &path, e))?;
+        let metrics =
+            OpenOptions::new().create(true).append(true).open(&path).map_err(|e| Error::io("write", &path, e))?;
         Ok(Recorder { id, dir, metrics, problem: None })
     }
 
@@ -196,7 +199,15 @@ mod tests {
     }
 
     fn step(step: usize, loss: f64) -> Step {
-        Step { step, loss, grad_norm: 1.0, learning_rate: 1e-3, tokens: 9, elapsed: Duration::from_secs(1), resident_bytes: 1 }
+        Step {
+            step,
+            loss,
+            grad_norm: 1.0,
+            learning_rate: 1e-3,
+            tokens: 9,
+            elapsed: Duration::from_secs(1),
+            resident_bytes: 1,
+        }
     }
 
     #[test]

@@ -73,14 +73,15 @@ pub fn run(
     loop {
         let due = trainer.step % plan.eval_every.max(1) == 0 || trainer.step == plan.steps;
         if let Some(held_out) = held_out.filter(|_| due) {
-            let evaluation = match eval::evaluate(subject.decoder(), subject.adapter(), &held_out.samples, backend, task) {
-                Ok(evaluation) => evaluation,
-                Err(error) if trainer.step > 0 => {
-                    out.stopped = Some(error);
-                    break;
-                }
-                Err(error) => return Err(error),
-            };
+            let evaluation =
+                match eval::evaluate(subject.decoder(), subject.adapter(), &held_out.samples, backend, task) {
+                    Ok(evaluation) => evaluation,
+                    Err(error) if trainer.step > 0 => {
+                        out.stopped = Some(error);
+                        break;
+                    }
+                    Err(error) => return Err(error),
+                };
             let best = evaluation.loss < lowest;
             since_best = if best { 0 } else { since_best + 1 };
             if best {

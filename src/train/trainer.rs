@@ -13,9 +13,14 @@ use super::schedule::Schedule;
 
 /// What is trained.
 pub enum Subject<'a> {
-    Adapter { decoder: &'a Decoder, adapter: &'a mut Adapter },
+    Adapter {
+        decoder: &'a Decoder,
+        adapter: &'a mut Adapter,
+    },
     /// Every weight of the base.
-    Full { decoder: &'a mut Decoder },
+    Full {
+        decoder: &'a mut Decoder,
+    },
 }
 
 impl Subject<'_> {
@@ -239,8 +244,10 @@ impl Settings {
                 .hint("2e-4 is a good start for LoRA, a tenth of it for --full"));
         }
         if rate > 1.0 {
-            return Err(Error::usage(format!("--learning-rate {rate}: above 1 every model diverges in its first steps"))
-                .hint("2e-4 is a good start for LoRA, a tenth of it for --full"));
+            return Err(Error::usage(format!(
+                "--learning-rate {rate}: above 1 every model diverges in its first steps"
+            ))
+            .hint("2e-4 is a good start for LoRA, a tenth of it for --full"));
         }
         if self.batch_size == 0 || self.grad_accum == 0 {
             return Err(Error::usage("--batch-size and --grad-accum must be at least 1"));

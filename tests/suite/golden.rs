@@ -256,7 +256,8 @@ fn an_adapter_whose_b_is_zero_leaves_logits_bit_equal() {
 #[test]
 fn only_adapter_weights_move() {
     let model = model("llama");
-    let before: Vec<Vec<f32>> = (0..model.decoder.linears.len()).map(|i| model.decoder.linear(i).weight.to_f32()).collect();
+    let before: Vec<Vec<f32>> =
+        (0..model.decoder.linears.len()).map(|i| model.decoder.linear(i).weight.to_f32()).collect();
     let embedding = model.decoder.embedding.to_f32();
     let trained = train("llama", "lora", &model, false);
     let start = adapter("llama", "init", &model.decoder);
@@ -299,10 +300,8 @@ fn gradients_of_the_whole_model_match_finite_differences() {
         // Along the gradient itself the change of the loss is its squared norm; a random part keeps it honest.
         let norm = gradient.iter().map(|g| f64::from(*g).powi(2)).sum::<f64>().sqrt();
         assert!(norm > 0.0, "parameter {i} has no gradient");
-        let direction: Vec<f64> = gradient
-            .iter()
-            .map(|g| f64::from(*g) / norm + rng.normal() / (gradient.len() as f64).sqrt())
-            .collect();
+        let direction: Vec<f64> =
+            gradient.iter().map(|g| f64::from(*g) / norm + rng.normal() / (gradient.len() as f64).sqrt()).collect();
         let expected: f64 = gradient.iter().zip(&direction).map(|(g, d)| f64::from(*g) * d).sum();
         let step = 1e-2 / norm.max(1.0);
         let mut at = |step: f64| -> f64 {

@@ -30,6 +30,7 @@ pub fn load(path: &Path, options: LoadOptions) -> Model {
     let spec = Spec::from_config(&opened.config).unwrap();
     let decoder = loralab::model::load(spec, opened.tensors.as_mut(), options, task).unwrap();
     let files = &opened.tokenizer;
-    let tokenizer = Tokenizer::from_files(&files.tokenizer_json, &files.tokenizer_config, files.chat_template.clone()).unwrap();
+    let tokenizer =
+        Tokenizer::from_files(&files.tokenizer_json, &files.tokenizer_config, files.chat_template.clone()).unwrap();
     Model { opened, decoder, tokenizer }
 }
