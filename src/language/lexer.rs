@@ -230,7 +230,8 @@ impl<'t> Lexer<'t> {
     /// of a run of text, as in the regex `(q|v)_proj`.
     fn is_list(&self, word_start: usize, place: Place) -> bool {
         let before = &self.text[word_start..self.position];
-        if !before.is_empty() && !(before.ends_with('=') && flag_prefix(before) == before.len()) {
+        let is_behind_flag = before.ends_with('=') && flag_prefix(before) == before.len();
+        if !before.is_empty() && !is_behind_flag {
             return false;
         }
         let mut open = 0_usize;
