@@ -142,16 +142,19 @@ impl<'t> Lexer<'t> {
         }
     }
 
-    /// The word that begins here. The caller has made sure that one does.
+    /// The word that begins here. The caller has made sure that one does; at the end of the text it has no parts.
     pub(super) fn word(&mut self, place: Place) -> Word {
         let start = self.position;
         let mut parts = Vec::new();
         let mut brackets = Brackets::default();
-        while self.position == start || !self.is_word_end(self.position, place, brackets) {
-            match self.peek() {
-                Some('"' | '\'') => self.quoted(&mut parts),
-                Some('$') if reference(self.rest()).is_some() => self.variable(&mut parts),
-                Some('(' | '[') if self.is_list(start, place) => {
+        while let Some(next) = self.peek() {
+            if self.position > start && self.is_word_end(self.position, place, brackets) {
+                break;
+            }
+            match next {
+                '"' | '\'' => self.quoted(&mut parts),
+                '$' if reference(self.rest()).is_some() => self.variable(&mut parts),
+                '(' | '[' if self.is_list(start, place) => {
                     let list = self.position;
                     let items = self.list();
                     parts.push(Part { kind: PartKind::List(items), span: list..self.position });
@@ -227,7 +230,8 @@ impl<'t> Lexer<'t> {
     /// of a run of text, as in the regex `(q|v)_proj`.
     fn is_list(&self, word_start: usize, place: Place) -> bool {
         let before = &self.text[word_start..self.position];
-        if !before.is_empty() && !(before.ends_with('=') && flag_prefix(before) == before.len()) {
+        let is_behind_flag = before.ends_with('=') && flag_prefix(before) == before.len();
+        if !before.is_empty() && !is_behind_flag {
             return false;
         }
         let mut open = 0_usize;

@@ -171,7 +171,7 @@ fn check(text: &str) {
         assert!(cell.offset >= from && &text[cell.offset..cell.offset + cell.text.len()] == cell.text);
         from = cell.offset + cell.text.len();
     }
-    parse_value(text);
+    assert!(!text.trim().is_empty() || parse_value(text) == json!(""));
 }
 
 #[test]
@@ -205,8 +205,8 @@ fn the_laws_hold_for_every_beginning_of_a_cell() {
 fn quoting_a_random_text_gives_it_back() {
     let mut random = Random(3);
     for _ in 0..5_000 {
-        let text = random.text(12).replace("\r\n", "\n");
-        let escaped = text.replace('\\', "\\\\").replace('"', "\\\"").replace('$', "\\$");
+        let text = random.text(12);
+        let escaped = text.replace('\\', "\\\\").replace('"', "\\\"").replace('$', "\\$").replace('\r', "\\r");
         for quoted in [format!("\"{escaped}\""), format!("\"\"\"{escaped}\"\"\"")] {
             assert_eq!(value(&format!("x = {quoted}")), json!(text), "{quoted}");
             assert_eq!(arguments(&format!("e {quoted}")), [text.as_str()], "{quoted}");
