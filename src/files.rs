@@ -79,6 +79,26 @@ impl Folder {
         attempt().map_err(|e| failure(&self.path.join(name), e))
     }
 
+    /// Where a file of the folder lies while the folder is being filled, for writers that want a path; call [`Folder::sync`] after.
+    #[must_use]
+    pub fn place(&self, name: &str) -> PathBuf {
+        self.temporary.join(name)
+    }
+
+    /// Brings a file to the disk that was written through [`Folder::place`].
+    ///
+    /// # Errors
+    /// [`Kind::Io`].
+    pub fn sync(&self, name: &str) -> Result<()> {
+        File::open(self.place(name)).and_then(|f| f.sync_all()).map_err(|e| self.failure(name, e))
+    }
+
+    /// The error for a file of the folder that could not be written.
+    #[must_use]
+    pub fn failure(&self, name: &str, error: io::Error) -> Error {
+        failure(&self.path.join(name), error)
+    }
+
     /// Puts the folder in its place; what was there is removed only after that.
     ///
     /// # Errors

@@ -31,6 +31,7 @@
 //! Backward passes are written out, there is no graph: activations lie in an arena whose size is known before a run, an
 //! interrupt can fall between any two layers, and no gradient of a frozen weight is ever computed.
 
+pub mod commands;
 pub mod data;
 pub mod device;
 pub mod error;
@@ -44,4 +45,5 @@ pub mod model;
 pub mod ops;
 pub mod quant;
 pub mod render;
+pub mod session;
 pub mod train;

@@ -93,6 +93,14 @@ impl Adapter {
         })
     }
 
+    /// The same adapter with other parameters, as many.
+    ///
+    /// # Errors
+    /// Out of memory.
+    pub fn with_params(&self, params: &Buffer<f32>) -> Result<Self> {
+        Ok(Self { params: params.duplicate(Purpose::Adapters)?, ..self.duplicate()? })
+    }
+
     /// Adds `weight · scale · B·A` of one linear layer to its f32 weight, `[out, in]`; nothing where the adapter does not sit.
     ///
     /// Each element is the sum over the rank in order, in f32, as `W += scale · (B @ A)`.

@@ -123,6 +123,20 @@ impl Arena {
         (rows * width * size_of::<f32>()) as u64
     }
 
+    /// Bytes of activations it takes.
+    #[must_use]
+    pub fn held_bytes(&self) -> u64 {
+        let layer = |s: &LayerState| -> u64 {
+            [&s.q, &s.k, &s.v, &s.attended, &s.lse, &s.middle, &s.gate, &s.up].iter().map(|b| b.bytes()).sum()
+        };
+        let back = |b: &Back| -> u64 {
+            [&b.stream, &b.normed, &b.attended, &b.q, &b.k, &b.v, &b.gated].iter().map(|b| b.bytes()).sum()
+        };
+        let streams: u64 = self.streams.iter().map(Buffer::bytes).sum();
+        let layers: u64 = self.layers.iter().map(layer).sum();
+        streams + layers + self.normed.bytes() + self.gated.bytes() + self.back.as_ref().map_or(0, back)
+    }
+
     /// Whether a batch of `rows` tokens in sequences of at most `positions` has room.
     #[must_use]
     pub fn holds(&self, rows: usize, positions: usize) -> bool {

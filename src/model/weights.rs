@@ -17,7 +17,7 @@ const HEAD: &str = "lm_head.weight";
 const NORM: &str = "model.norm.weight";
 
 /// How weights come into memory.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct LoadOptions {
     /// The type of dense weights; as they are stored where it is not given.
     pub dtype: Option<DType>,

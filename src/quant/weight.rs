@@ -5,7 +5,7 @@ use std::ops::Range;
 use rayon::prelude::*;
 
 use super::{Absmax, DType, Dense, FourBit, Int8, QuantSpec, QuantType, Values};
-use crate::device::Buffer;
+use crate::device::{Buffer, Purpose};
 use crate::error::{Error, Result};
 
 /// Elements that one task dequantizes; up to twice as many are not worth a second thread.
@@ -161,6 +161,15 @@ impl Weight {
             Storage::Dense(Dense::F32(values)) => Some(values),
             _ => None,
         }
+    }
+
+    /// The same numbers, dense, as `dtype`.
+    ///
+    /// # Errors
+    /// Out of memory.
+    pub fn to_dense(&self, dtype: DType, purpose: Purpose) -> Result<Self> {
+        let values = Dense::F32(Buffer::from_vec(purpose, self.to_f32()));
+        Self::dense(self.rows, self.cols, values.convert(dtype, purpose)?)
     }
 
     /// Writes the rows as f32 to `out`, `[rows.len(), cols]`; with all threads if they are many.

@@ -174,6 +174,11 @@ impl Recorder {
         self.note(saved);
     }
 
+    /// Notes how saving the adapter as `name` went.
+    pub fn adapter(&mut self, name: &str, saved: Result<()>) {
+        self.note(saved.map_err(|e| e.context(name)));
+    }
+
     /// Writes a file of the run; a failure is kept to be told.
     pub fn file(&mut self, name: &str, content: &[u8]) {
         let written = crate::files::write(&self.dir.join(name), |w| w.write_all(content));

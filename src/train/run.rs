@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use super::record::Recorder;
 use super::trainer::{StepReport, Subject, Trainer};
-use crate::data::Sample;
+use crate::data::{DataSet, Sample};
 use crate::device::{Buffer, Purpose, memory};
 use crate::error::{Error, Result};
 use crate::eval::{self, Evaluation};
@@ -13,7 +13,7 @@ use crate::ops::Backend;
 
 /// Rows that are evaluated during training.
 pub struct HeldOut {
-    pub name: String,
+    pub data: DataSet,
     pub samples: Vec<Sample>,
 }
 
@@ -31,7 +31,10 @@ pub struct Outcome {
     pub losses: Vec<StepReport>,
     pub evals: Vec<(usize, Evaluation)>,
     pub tokens: usize,
+    /// All of it, evaluations included.
     pub seconds: f64,
+    /// Optimizer steps alone.
+    pub training_seconds: f64,
     /// What stopped it before its last step.
     pub stopped: Option<Error>,
     /// Whether early stopping ended it.
@@ -63,6 +66,7 @@ pub fn run(
         evals: Vec::new(),
         tokens: 0,
         seconds: 0.0,
+        training_seconds: 0.0,
         stopped: None,
         early: false,
         best: None,
@@ -100,6 +104,7 @@ pub fn run(
             out.early = true;
             break;
         }
+        let begun = Instant::now();
         let report = match trainer.step(subject, backend, task.cancel) {
             Ok(report) => report,
             Err(error) if trainer.step > 0 => {
@@ -108,6 +113,7 @@ pub fn run(
             }
             Err(error) => return Err(error),
         };
+        out.training_seconds += begun.elapsed().as_secs_f64();
         out.tokens += report.tokens;
         out.losses.push(report);
         let step = Step {

@@ -120,6 +120,12 @@ impl Trainer {
         Ok(Self { settings, samples, packs, batches, optimizer, gradients, arena, step: 0 })
     }
 
+    /// Bytes of activations that the run holds.
+    #[must_use]
+    pub fn activation_bytes(&self) -> u64 {
+        self.arena.held_bytes()
+    }
+
     /// Makes one optimizer step. An error leaves parameters, moments and the place in the data as they were.
     ///
     /// # Errors
@@ -237,7 +243,11 @@ impl Trainer {
 }
 
 impl Settings {
-    fn validate(&self) -> Result<()> {
+    /// Checks the numbers a user typed.
+    ///
+    /// # Errors
+    /// A learning rate or batch size that is none.
+    pub fn validate(&self) -> Result<()> {
         let rate = self.learning_rate;
         if !(rate.is_finite() && rate > 0.0) {
             return Err(Error::usage(format!("--learning-rate {rate}: training would change nothing"))

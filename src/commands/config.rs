@@ -1,0 +1,54 @@
+//! `config`: defaults of flags.
+
+use clap::{Arg, Parser};
+use serde_json::{Value, json};
+
+use super::Verb;
+use crate::error::Error;
+use crate::event::{Event, Task};
+use crate::language;
+use crate::session::{Answer, Session};
+
+/// Show or set defaults of flags: `config learning-rate 1e-4` holds for every command that has --learning-rate
+#[derive(Parser)]
+#[command(name = "config")]
+pub(super) struct Config {
+    /// A flag without its dashes; without one all are listed
+    name: Option<String>,
+    /// Its value; without one it is shown, `default` takes it back
+    #[arg(allow_hyphen_values = true)]
+    value: Option<String>,
+}
+
+impl Verb for Config {
+    fn run(self, session: &mut Session, task: Task<'_>) -> Answer {
+        let Some(name) = self.name else {
+            let lines: Vec<String> = session.config.iter().map(|(k, v)| format!("{k} = {}", language::value_text(v))).collect();
+            let text = if lines.is_empty() { "every flag has its own default".to_owned() } else { lines.join("\n") };
+            task.emit(Event::Text(text));
+            return Ok(Value::Object(session.config.clone()));
+        };
+        let commands = super::all();
+        let flags: Vec<&str> = commands.iter().flat_map(|c| c.get_arguments()).filter_map(Arg::get_long).collect();
+        if !flags.contains(&name.as_str()) {
+            let error = Error::usage(format!("no command has a flag --{name}"));
+            return Err(match language::nearest(&name, flags) {
+                Some(near) => error.hint(format!("did you mean {near}?")),
+                None => error.hint("help lists the commands, COMMAND --help their flags"),
+            });
+        }
+        match self.value.as_deref() {
+            None => {}
+            Some("default") => {
+                session.config.shift_remove(&name);
+            }
+            Some(text) => {
+                session.config.insert(name.clone(), language::parse_value(text));
+            }
+        }
+        let value = session.config.get(&name).cloned().unwrap_or(Value::Null);
+        let shown = if value.is_null() { "its own default".to_owned() } else { language::value_text(&value) };
+        task.emit(Event::Text(format!("{name} = {shown}")));
+        Ok(json!({"name": name, "value": value}))
+    }
+}

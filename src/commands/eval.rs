@@ -1,0 +1,142 @@
+//! `eval`: loss and perplexity, several adapters side by side.
+
+use clap::Parser;
+use serde_json::{Value, json};
+
+use super::Verb;
+use super::arguments::{json_number, positive};
+use crate::data::{Sample, TokenizeOptions};
+use crate::error::Result;
+use crate::eval::{Evaluation, evaluate, evaluate_with};
+use crate::event::{Cell, Event, Table, Task, units};
+use crate::session::{Answer, Session};
+
+/// Score data: loss (mean negative log-likelihood in nats) and perplexity
+///
+/// The base and every active adapter if --adapters does not say otherwise. `original` is the model as it was loaded, before
+/// quantization and merging; `A+B` combines adapters. ± is the standard error over rows.
+#[derive(Parser)]
+#[command(name = "eval", verbatim_doc_comment)]
+pub(super) struct Eval {
+    /// Data sets or files
+    #[arg(required = true, value_delimiter = ',')]
+    data: Vec<String>,
+    /// original, base, adapters, or combinations like A+B
+    #[arg(long, value_delimiter = ',')]
+    adapters: Vec<String>,
+    /// The longest sequence; texts are cut into windows of it
+    #[arg(long, default_value = "512", value_parser = positive)]
+    max_seq_len: usize,
+    /// How prompt and response become one text
+    #[arg(long, default_value = "auto", value_parser = ["auto", "chatml", "llama3", "alpaca", "none"])]
+    template: String,
+    /// Join documents before they are cut into windows
+    #[arg(long)]
+    pack: bool,
+}
+
+impl Verb for Eval {
+    fn run(self, session: &mut Session, task: Task<'_>) -> Answer {
+        session.base()?;
+        let subjects = subjects(session, &self.adapters)?;
+        let options = TokenizeOptions {
+            template: self.template.parse()?,
+            max_seq_len: self.max_seq_len,
+            pack: self.pack,
+            ..TokenizeOptions::default()
+        };
+        let mut rows: Vec<(String, String, Evaluation)> = Vec::new();
+        for name in &self.data {
+            let data = session.training_data(name, &options)?;
+            let seen = session.seen_rows(&data.data);
+            if seen > 0 {
+                task.emit(Event::Warning(format!(
+                    "{} of {} rows of {} were trained on in this session: their loss is not held out",
+                    units::count(seen as u64),
+                    units::count(data.data.rows.len() as u64),
+                    data.data.name
+                )));
+            }
+            for subject in &subjects {
+                let evaluation = measure(session, subject, data.samples(), 1.0, task)?;
+                rows.push((subject.clone(), data.data.name.clone(), evaluation));
+            }
+        }
+        task.emit(Event::Table(table(&rows)));
+        Ok(json!({"rows": rows.iter().map(|(adapter, data, e)| row(adapter, data, e)).collect::<Vec<_>>()}))
+    }
+}
+
+/// What is asked for, or the base and every active adapter; each name is checked before anything is measured.
+pub(super) fn subjects(session: &Session, asked: &[String]) -> Result<Vec<String>> {
+    if asked.is_empty() {
+        let active = session.active.iter().map(|(name, _)| name.clone());
+        return Ok(std::iter::once("base".to_owned()).chain(active).collect());
+    }
+    for name in asked.iter().filter(|n| !matches!(n.as_str(), "base" | "original")) {
+        session.combination(name, 1.0)?;
+    }
+    Ok(asked.to_vec())
+}
+
+/// Scores samples with the original model, the base, or a combination of adapters.
+pub(super) fn measure(
+    session: &mut Session,
+    subject: &str,
+    samples: &[Sample],
+    scale: f32,
+    task: Task<'_>,
+) -> Result<Evaluation> {
+    if subject == "original" {
+        let base = session.base_mut()?;
+        if base.is_quantized() || base.trained || !base.merged.is_empty() {
+            let original = base.original_decoder(task)?;
+            return evaluate(&original, None, samples, session.backend.as_ref(), task);
+        }
+    }
+    let decoder = &session.base()?.decoder;
+    match subject {
+        "base" | "original" => evaluate(decoder, None, samples, session.backend.as_ref(), task),
+        names => {
+            let (adapters, uses) = session.combination(names, scale)?;
+            evaluate_with(decoder, &adapters, &uses, samples, session.backend.as_ref(), task)
+        }
+    }
+}
+
+fn row(adapter: &str, data: &str, e: &Evaluation) -> Value {
+    json!({
+        "adapter": adapter,
+        "data": data,
+        "loss": json_number(e.loss),
+        "stderr": json_number(e.stderr),
+        "perplexity": json_number(e.perplexity()),
+        "tokens": e.tokens,
+    })
+}
+
+fn table(rows: &[(String, String, Evaluation)]) -> Table {
+    let several = rows.iter().any(|(_, data, _)| *data != rows[0].1);
+    let mut columns = vec!["adapter", "loss", "±", "perplexity", "tokens"];
+    if several {
+        columns.insert(1, "data");
+    }
+    let cells = |(adapter, data, e): &(String, String, Evaluation)| {
+        let stderr = if e.stderr.is_finite() { Cell::Number(e.stderr, 4) } else { Cell::Empty };
+        let mut cells = vec![
+            Cell::from(adapter.as_str()),
+            Cell::Number(e.loss, 4),
+            stderr,
+            Cell::Number(e.perplexity(), 2),
+            Cell::Count(e.tokens as u64),
+        ];
+        if several {
+            cells.insert(1, Cell::from(data.as_str()));
+        }
+        cells
+    };
+    // The best of several data sets is no statement.
+    let lowest = rows.iter().enumerate().min_by(|(_, a), (_, b)| a.2.loss.total_cmp(&b.2.loss)).map(|(i, _)| i);
+    let title = if several { String::new() } else { rows.first().map_or_else(String::new, |r| format!("loss on {}", r.1)) };
+    Table { title, columns, rows: rows.iter().map(cells).collect(), best: lowest.filter(|_| !several && rows.len() > 1), note: String::new() }
+}

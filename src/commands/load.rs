@@ -1,0 +1,150 @@
+//! `load`: the base model.
+
+use std::time::Instant;
+
+use clap::Parser;
+use serde_json::json;
+
+use super::Verb;
+use crate::device::memory;
+use crate::error::{Error, Result};
+use crate::event::{Event, Task, units};
+use crate::model::{LoadOptions, Spec, Tokenizer, source};
+use crate::quant::{QuantSpec, QuantType};
+use crate::session::{Answer, Base, Session};
+
+/// Load a base model
+///
+/// SOURCE is `demo` (built in), a directory in Hugging Face layout (sharded or not, also one saved in 4 bits by
+/// bitsandbytes), a .gguf file, or a hub id like HuggingFaceTB/SmolLM2-135M-Instruct. Loading what is loaded already does
+/// nothing. HF_ENDPOINT, HF_HOME, HF_TOKEN and HF_HUB_OFFLINE are honoured.
+#[derive(Parser)]
+#[command(name = "load", verbatim_doc_comment)]
+pub(super) struct Load {
+    /// demo, a directory, a .gguf file, or a hub id
+    source: String,
+    /// Type of the weights in memory; auto keeps the checkpoint's
+    #[arg(long, default_value = "auto", value_parser = ["auto", "f32", "bf16", "f16"])]
+    dtype: String,
+    /// Type of products and activations; this build computes in f32
+    #[arg(long, default_value = "auto", value_parser = ["auto", "f32"])]
+    compute_dtype: String,
+    /// Where to compute
+    #[arg(long, default_value = "auto", value_parser = ["auto", "cpu"])]
+    device: String,
+    /// Branch, tag or commit of a hub model
+    #[arg(long)]
+    revision: Option<String>,
+    /// Quantize tensor by tensor while loading, so that the 16-bit model never stands in memory whole
+    #[arg(long, value_parser = ["nf4", "fp4", "int8"])]
+    quantize: Option<String>,
+    /// Load again what is loaded
+    #[arg(long)]
+    reload: bool,
+    /// Drop adapters that were trained and not saved
+    #[arg(long)]
+    force: bool,
+}
+
+impl Verb for Load {
+    fn run(self, session: &mut Session, task: Task<'_>) -> Answer {
+        let start = Instant::now();
+        let dtype = match self.dtype.as_str() {
+            "auto" => None,
+            name => Some(name.parse()?),
+        };
+        let quantize = self.quantize.as_deref().map(|q| q.parse::<QuantType>().map(QuantSpec::of)).transpose()?;
+        let options = LoadOptions { dtype, quantize };
+        if let Some(base) = &session.base
+            && !self.reload
+            && (&base.source, &base.revision, base.options) == (&self.source, &self.revision, options)
+        {
+            task.emit(Event::Text(format!("{} is loaded already; --reload starts over", base.opened.name)));
+            return Ok(answer(base));
+        }
+        check_unsaved(session, self.force)?;
+
+        let mut opened = source::open(&self.source, self.revision.as_deref(), &task)?;
+        let spec = Spec::from_config(&opened.config).map_err(|e| e.context(&opened.location))?;
+        let before = memory::resident();
+        let files = &opened.tokenizer;
+        let tokenizer =
+            Tokenizer::from_files(&files.tokenizer_json, &files.tokenizer_config, files.chat_template.clone())?;
+        let tokenizer_bytes = memory::resident().saturating_sub(before);
+        tokenizer.check_vocab(spec.vocabulary)?;
+        let decoder = crate::model::load(spec, opened.tensors.as_mut(), options, task)
+            .map_err(|e| e.context(&opened.location))?;
+        let four_bit = decoder.linear(0).weight.spec();
+        let base = Base {
+            source: self.source,
+            revision: self.revision,
+            options,
+            opened,
+            decoder,
+            tokenizer,
+            quant: quantize.or(four_bit),
+            merged: Vec::new(),
+            trained: false,
+        };
+        session.adapters.clear();
+        session.active.clear();
+        session.held_out = None;
+        session.seen.clear();
+        session.tokenizer_bytes = tokenizer_bytes;
+        let base = session.base.insert(base);
+        memory::trim();
+        describe(base, start.elapsed().as_secs_f64(), task);
+        Ok(answer(base))
+    }
+}
+
+/// Refuses to drop adapters that were trained and not saved.
+pub(super) fn check_unsaved(session: &Session, force: bool) -> Result<()> {
+    match session.adapters.iter().find(|a| !a.saved) {
+        Some(live) if !force => {
+            let kept = live.run.as_ref().map_or_else(String::new, |run| format!("; runs/{run} keeps a copy"));
+            Err(Error::state(format!("adapter {} was trained and is not saved{kept}", live.name))
+                .hint(format!("save-adapter {} DIR, or --force", live.name)))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn describe(base: &Base, seconds: f64, task: Task<'_>) {
+    let spec = &base.decoder.spec;
+    let heads = if spec.kv_heads == spec.heads {
+        format!("{} heads", spec.heads)
+    } else {
+        format!("{} heads over {} of keys", spec.heads, spec.kv_heads)
+    };
+    task.emit(Event::Text(format!(
+        "{}: {} parameters, {} in memory as {}, loaded in {}",
+        base.opened.name,
+        units::short(spec.parameters()),
+        units::bytes(base.bytes()),
+        base.type_name(),
+        units::seconds(seconds)
+    )));
+    task.emit(Event::Text(format!(
+        "{}, {} layers of width {}, {heads}, vocabulary {}, context {}",
+        spec.architecture,
+        spec.layers,
+        spec.hidden,
+        units::count(spec.vocabulary as u64),
+        units::count(spec.max_positions as u64)
+    )));
+    let next: &[&str] = if base.quant.is_some() { &["attach-lora"] } else { &["quantize nf4", "attach-lora"] };
+    task.emit(Event::Next(next.iter().map(|s| (*s).to_owned()).collect()));
+}
+
+fn answer(base: &Base) -> serde_json::Value {
+    json!({
+        "model": base.opened.name,
+        "architecture": base.decoder.spec.architecture,
+        "parameters": base.decoder.spec.parameters(),
+        "dtype": base.type_name(),
+        "compute_dtype": "f32",
+        "device": "cpu",
+        "bytes": base.bytes(),
+    })
+}

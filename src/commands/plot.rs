@@ -1,0 +1,47 @@
+//! `plot`: the losses of past runs in one chart.
+
+use clap::Parser;
+use serde_json::json;
+
+use super::Verb;
+use crate::error::Error;
+use crate::event::{Chart, Event, Series, Style, Task, loss_chart};
+use crate::session::{Answer, Session};
+
+/// Draw the loss of past runs; several are drawn into one chart
+#[derive(Parser)]
+#[command(name = "plot")]
+pub(super) struct Plot {
+    /// Runs; the last one if not given
+    #[arg(value_delimiter = ',')]
+    ids: Vec<String>,
+}
+
+impl Verb for Plot {
+    fn run(self, session: &mut Session, task: Task<'_>) -> Answer {
+        let mut runs = Vec::new();
+        for id in &self.ids {
+            runs.push(session.runs.open(id)?);
+        }
+        if runs.is_empty() {
+            runs.extend(session.runs.list().pop());
+        }
+        let chart = match runs.as_slice() {
+            [] => return Err(Error::not_found("there is no run to plot").hint("train DATA makes one")),
+            [run] => {
+                let (losses, evals) = run.curves();
+                loss_chart(&format!("run {}", run.id), &losses, &evals, losses.len())
+            }
+            several => {
+                let series = |run: &crate::train::RunRecord| {
+                    let (losses, evals) = run.curves();
+                    let smooth = loss_chart("", &losses, &evals, 0).series.into_iter().find(|s| s.style == Style::Bold);
+                    Series { name: run.id.clone(), points: smooth.map_or(Vec::new(), |s| s.points), style: Style::Bold }
+                };
+                Chart { x: "step", y: "loss", series: several.iter().map(series).collect(), ..Chart::default() }
+            }
+        };
+        task.emit(Event::Chart(chart));
+        Ok(json!({"runs": runs.iter().map(|r| r.id.clone()).collect::<Vec<_>>()}))
+    }
+}

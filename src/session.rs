@@ -1,0 +1,14 @@
+//! The owner of all state: one actor thread holds every tensor, front ends hold a [`Lab`].
+//!
+//! A cell is sent to the thread as text; statements run one after the other. A panic in a statement is caught and told as
+//! a fault of the program; the session goes on.
+
+mod actor;
+mod base;
+mod state;
+mod variables;
+
+pub use actor::{Answer, Dispatch, Lab, Names, Outcome};
+pub use base::{Base, Merged};
+pub use state::{Live, Origin, Session, TrainingData};
+pub use variables::Variables;

@@ -1,0 +1,227 @@
+//! The base model of a session: what stands now, and how to get back to what was loaded.
+
+use serde_json::Value;
+
+use crate::error::{Error, Result};
+use crate::event::{Task, Unit};
+use crate::model::{Decoder, LinearWeight, LoadOptions, Opened, Tokenizer, read_linear};
+use crate::quant::{QuantSpec, Storage, Weight};
+
+/// A loaded base model.
+pub struct Base {
+    /// What was typed after `load`.
+    pub source: String,
+    pub revision: Option<String>,
+    pub options: LoadOptions,
+    /// Its files, kept open: originals are read again from here.
+    pub opened: Opened,
+    pub decoder: Decoder,
+    pub tokenizer: Tokenizer,
+    /// How the linear layers are quantized now.
+    pub quant: Option<QuantSpec>,
+    /// The adapters merged into it, oldest first.
+    pub merged: Vec<Merged>,
+    /// Whether full fine-tuning has changed its weights.
+    pub trained: bool,
+}
+
+/// A merge that can be undone.
+pub struct Merged {
+    pub adapter: String,
+    pub into: &'static str,
+    /// How the base was quantized before, as a whole and each linear layer.
+    quant: Option<QuantSpec>,
+    specs: Vec<Option<QuantSpec>>,
+    /// The weights before, where their source no longer has them.
+    kept: Option<Vec<Weight>>,
+}
+
+impl Base {
+    /// Bytes of all weights as they stand.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        let d = &self.decoder;
+        let linears: u64 = (0..d.linears.len()).map(|i| linear_bytes(d.linear(i))).sum();
+        let norms: u64 = d.layers.iter().map(|l| l.attention_norm.bytes() + l.mlp_norm.bytes()).sum();
+        linears + norms + d.norm.bytes() + d.embedding.bytes() + d.head.as_ref().map_or(0, Weight::bytes)
+    }
+
+    /// The name of what the linear layers are stored in, as `nf4` or `bf16`.
+    #[must_use]
+    pub fn type_name(&self) -> &'static str {
+        self.decoder.linear(0).weight.type_name()
+    }
+
+    /// As shown behind the model's name: `SmolLM2-135M · NF4`.
+    #[must_use]
+    pub fn title(&self) -> String {
+        let kind = self.type_name();
+        let kind = if self.quant.is_some() { kind.to_uppercase() } else { kind.to_owned() };
+        format!("{} · {kind}", self.opened.name)
+    }
+
+    /// The end tokens of generation: those of the generation configuration, of the configuration, of the tokenizer.
+    #[must_use]
+    pub fn stop_tokens(&self) -> Vec<u32> {
+        let ids = |value: &Value| -> Vec<u32> {
+            match value {
+                Value::Array(items) => items.iter().filter_map(Value::as_u64).map(|n| n as u32).collect(),
+                other => other.as_u64().map(|n| n as u32).into_iter().collect(),
+            }
+        };
+        let mut stop = self.opened.generation_config.as_ref().map_or(Vec::new(), |c| ids(&c["eos_token_id"]));
+        stop.extend(ids(&self.opened.config["eos_token_id"]));
+        stop.extend(self.tokenizer.eos().map(|t| t.id));
+        stop.sort_unstable();
+        stop.dedup();
+        stop
+    }
+
+    /// A linear layer as its source has it, in the type it was loaded in.
+    ///
+    /// # Errors
+    /// The source has changed or cannot be read.
+    pub fn original(&mut self, index: usize) -> Result<Weight> {
+        let linear = &self.decoder.linears[index];
+        read_linear(self.opened.tensors.as_mut(), linear, self.options.dtype)
+    }
+
+    /// Another decoder with the weights as they were loaded, to compare with.
+    ///
+    /// # Errors
+    /// As [`Base::original`]; out of memory.
+    pub fn original_decoder(&mut self, task: Task<'_>) -> Result<Decoder> {
+        let options = LoadOptions { quantize: None, ..self.options };
+        crate::model::load(self.decoder.spec.clone(), self.opened.tensors.as_mut(), options, task)
+    }
+
+    /// Whether linear layers have to come from the source for a change: they are quantized, so their originals are not here.
+    #[must_use]
+    pub fn is_quantized(&self) -> bool {
+        self.quant.is_some()
+    }
+
+    /// Quantizes every linear layer that `keep` does not name: from the weights that stand if they are dense, else from the
+    /// originals. Calls `each` with the index, the original and what became of it.
+    ///
+    /// # Errors
+    /// Interrupted or out of memory; nothing has changed then.
+    pub fn quantize(
+        &mut self,
+        spec: QuantSpec,
+        keep: &dyn Fn(&str) -> bool,
+        task: Task<'_>,
+        mut each: impl FnMut(usize, &Weight, &Weight) -> Result<()>,
+    ) -> Result<()> {
+        let count = self.decoder.linears.len();
+        let mut meter = task.meter("quantizing", count as u64, Unit::Items);
+        // The new weights are a quarter of the old ones: they are held beside them until all are made.
+        let mut new: Vec<Option<Weight>> = Vec::with_capacity(count);
+        for index in 0..count {
+            let path = self.decoder.linears[index].path.clone();
+            meter.advance(1, &path)?;
+            let read = if self.decoder.linear(index).weight.is_quantized() { Some(self.original(index)?) } else { None };
+            if keep(&path) {
+                new.push(read);
+                continue;
+            }
+            let original = read.as_ref().unwrap_or(&self.decoder.linear(index).weight);
+            let Storage::Dense(values) = original.storage() else {
+                return Err(Error::unsupported(format!("{} was saved in 4 bits: its originals are not here", self.opened.name))
+                    .hint("load the model it was made from"));
+            };
+            let weight = Weight::quantize(values, original.rows(), original.cols(), &spec)?;
+            each(index, original, &weight)?;
+            new.push(Some(weight));
+        }
+        for (index, weight) in new.into_iter().enumerate() {
+            if let Some(weight) = weight {
+                self.decoder.linear_mut(index).weight = weight;
+            }
+        }
+        self.quant = Some(spec);
+        Ok(())
+    }
+
+    /// Replaces every linear layer by what `make` gives for it, one at a time; on an error what was there is read again.
+    ///
+    /// # Errors
+    /// Whatever `make` fails with, and interrupts.
+    pub fn merge(
+        &mut self,
+        adapter: &str,
+        into: &'static str,
+        quant: Option<QuantSpec>,
+        task: Task<'_>,
+        mut make: impl FnMut(&mut Self, usize) -> Result<Weight>,
+    ) -> Result<()> {
+        let count = self.decoder.linears.len();
+        let mut meter = task.meter("merging", count as u64, Unit::Items);
+        // Full fine-tuning and earlier merges left weights that no file holds.
+        let unique = self.trained || !self.merged.is_empty();
+        let mut merged = Merged {
+            adapter: adapter.to_owned(),
+            into,
+            quant: self.quant,
+            specs: (0..count).map(|i| self.decoder.linear(i).weight.spec()).collect(),
+            kept: unique.then(Vec::new),
+        };
+        for index in 0..count {
+            let path = self.decoder.linears[index].path.clone();
+            match meter.advance(1, &path).and_then(|()| make(self, index)) {
+                Ok(weight) => {
+                    let old = std::mem::replace(&mut self.decoder.linear_mut(index).weight, weight);
+                    if let Some(kept) = &mut merged.kept {
+                        kept.push(old);
+                    }
+                }
+                Err(error) => {
+                    self.restore(merged, index)?;
+                    return Err(error);
+                }
+            }
+        }
+        self.quant = quant;
+        self.merged.push(merged);
+        Ok(())
+    }
+
+    /// Undoes the last merge, bit for bit. Returns the adapter's name.
+    ///
+    /// # Errors
+    /// Nothing is merged; the source has changed.
+    pub fn unmerge(&mut self) -> Result<String> {
+        let Some(merged) = self.merged.pop() else {
+            return Err(Error::state("nothing is merged into the base").hint("`merge NAME` folds an adapter into it"));
+        };
+        let (adapter, count) = (merged.adapter.clone(), self.decoder.linears.len());
+        self.restore(merged, count)?;
+        Ok(adapter)
+    }
+
+    /// Puts the first `count` linear layers back to what they were before `merged`.
+    fn restore(&mut self, merged: Merged, count: usize) -> Result<()> {
+        self.quant = merged.quant;
+        if let Some(kept) = merged.kept {
+            for (index, weight) in kept.into_iter().enumerate() {
+                self.decoder.linear_mut(index).weight = weight;
+            }
+            return Ok(());
+        }
+        for index in 0..count {
+            let original = self.original(index)?;
+            let weight = match (merged.specs[index], original.storage()) {
+                (Some(spec), Storage::Dense(values)) => {
+                    Weight::quantize(values, original.rows(), original.cols(), &spec)?
+                }
+                _ => original,
+            };
+            self.decoder.linear_mut(index).weight = weight;
+        }
+        Ok(())
+    }
+}
+
+fn linear_bytes(linear: &LinearWeight) -> u64 {
+    linear.weight.bytes() + linear.bias.as_ref().map_or(0, crate::device::Buffer::bytes)
+}
