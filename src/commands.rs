@@ -131,7 +131,8 @@ fn unknown(verb: &Argument) -> Error {
 fn with_defaults(command: &Command, given: &[Argument], config: &serde_json::Map<String, Value>) -> Vec<String> {
     let mut words: Vec<String> = given.iter().map(|a| a.text.clone()).collect();
     for flag in command.get_arguments().filter_map(clap::Arg::get_long) {
-        let there = |a: &Argument| a.text.strip_prefix("--").is_some_and(|t| t == flag || t.starts_with(&format!("{flag}=")));
+        let there =
+            |a: &Argument| a.text.strip_prefix("--").is_some_and(|t| t == flag || t.starts_with(&format!("{flag}=")));
         match config.get(flag) {
             Some(Value::Bool(true)) if !given.iter().any(there) => words.push(format!("--{flag}")),
             Some(Value::Bool(false)) | None => {}

@@ -25,7 +25,11 @@ pub(super) fn explain(
     let name = command.get_name();
     let place = |word: &str| {
         let named = word.split([' ', '=']).next().unwrap_or(word);
-        rest.iter().find(|a| a.text == word || a.text == named || a.text.starts_with(&format!("{named}="))).unwrap_or(verb).span.clone()
+        rest.iter()
+            .find(|a| a.text == word || a.text == named || a.text.starts_with(&format!("{named}=")))
+            .unwrap_or(verb)
+            .span
+            .clone()
     };
     let argument = text(ContextKind::InvalidArg).unwrap_or_default();
     let usage = || format!("{name} --help explains it");
@@ -46,7 +50,8 @@ pub(super) fn explain(
         }
         ErrorKind::InvalidValue | ErrorKind::ValueValidation => {
             let value = text(ContextKind::InvalidValue).unwrap_or_default();
-            let flag = argument.split([' ', '=']).next().unwrap_or_default().trim_matches(['<', '>', '[', ']']).to_owned();
+            let flag =
+                argument.split([' ', '=']).next().unwrap_or_default().trim_matches(['<', '>', '[', ']']).to_owned();
             let at = rest.iter().find(|a| a.text == value).map_or_else(|| place(&argument), |a| a.span.clone());
             let allowed = match error.get(ContextKind::ValidValue) {
                 Some(ContextValue::Strings(values)) if !values.is_empty() => values.clone(),

@@ -61,11 +61,14 @@ impl Verb for AttachLora {
         if let Some(live) = session.adapters.iter().find(|a| a.name == self.name)
             && !self.replace
         {
-            let same = live.adapter.config == config
-                && matches!(live.origin, Origin::New(seed) if seed == self.seed);
+            let same = live.adapter.config == config && matches!(live.origin, Origin::New(seed) if seed == self.seed);
             if !same {
-                return Err(Error::state(format!("adapter {} is live with other settings: {}", self.name, settings(&live.adapter.config)))
-                    .hint(format!("--replace drops it, or attach under another name: attach-lora {}-2 …", self.name)));
+                return Err(Error::state(format!(
+                    "adapter {} is live with other settings: {}",
+                    self.name,
+                    settings(&live.adapter.config)
+                ))
+                .hint(format!("--replace drops it, or attach under another name: attach-lora {}-2 …", self.name)));
             }
             let answer = answer(&self.name, &live.adapter, base);
             task.emit(Event::Text(format!("{} is attached already, with these settings", self.name)));
@@ -124,7 +127,8 @@ impl AttachLora {
 
 /// A name that other commands can tell from their own words.
 pub(super) fn check_name(name: &str) -> Result<()> {
-    let fine = name.chars().all(|c| c.is_alphanumeric() || "_-.".contains(c)) && !name.is_empty() && !name.starts_with('-');
+    let fine =
+        name.chars().all(|c| c.is_alphanumeric() || "_-.".contains(c)) && !name.is_empty() && !name.starts_with('-');
     if !fine || matches!(name, "base" | "original") {
         return Err(Error::usage(format!("{name:?} cannot be the name of an adapter"))
             .hint("letters, digits, `-`, `_` and `.`; `base` and `original` mean the model itself"));
@@ -144,7 +148,11 @@ pub(super) fn settings(config: &LoraConfig) -> String {
 /// What an adapter is, in a sentence and a table.
 pub(super) fn describe(name: &str, adapter: &Adapter, base: &Base, task: Task<'_>) {
     let (config, count) = (&adapter.config, adapter.parameters() as u64);
-    let by = if config.rslora { format!("alpha {} / sqrt({})", config.alpha, config.rank) } else { format!("alpha {} / rank {}", config.alpha, config.rank) };
+    let by = if config.rslora {
+        format!("alpha {} / sqrt({})", config.alpha, config.rank)
+    } else {
+        format!("alpha {} / rank {}", config.alpha, config.rank)
+    };
     task.emit(Event::Text(format!(
         "{name}: {} trainable parameters, {} of all; scale {} ({by})",
         units::short(count),

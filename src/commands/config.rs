@@ -23,7 +23,8 @@ pub(super) struct Config {
 impl Verb for Config {
     fn run(self, session: &mut Session, task: Task<'_>) -> Answer {
         let Some(name) = self.name else {
-            let lines: Vec<String> = session.config.iter().map(|(k, v)| format!("{k} = {}", language::value_text(v))).collect();
+            let lines: Vec<String> =
+                session.config.iter().map(|(k, v)| format!("{k} = {}", language::value_text(v))).collect();
             let text = if lines.is_empty() { "every flag has its own default".to_owned() } else { lines.join("\n") };
             task.emit(Event::Text(text));
             return Ok(Value::Object(session.config.clone()));

@@ -55,12 +55,7 @@ impl Verb for Data {
             (data, held_out) = (train, Some(valid));
         }
         let rows = data.rows.len();
-        task.emit(Event::Text(format!(
-            "{}: {}, format {}",
-            data.name,
-            units::plural(rows, "row"),
-            data.format
-        )));
+        task.emit(Event::Text(format!("{}: {}, format {}", data.name, units::plural(rows, "row"), data.format)));
         let mut answer = json!({"data": data.name, "rows": rows, "format": data.format.to_string()});
         if let Some(valid) = &held_out {
             answer["valid"] = json!({"data": valid.name, "rows": valid.rows.len()});
@@ -81,7 +76,13 @@ impl Verb for Data {
 
 impl Data {
     /// Tokenizes, tells what was noticed, and shows samples.
-    fn look(&self, session: &Session, data: &data::DataSet, answer: &mut serde_json::Value, task: Task<'_>) -> Result<()> {
+    fn look(
+        &self,
+        session: &Session,
+        data: &data::DataSet,
+        answer: &mut serde_json::Value,
+        task: Task<'_>,
+    ) -> Result<()> {
         let template: Template = self.template.parse()?;
         let options = TokenizeOptions { template, max_seq_len: self.max_seq_len, ..TokenizeOptions::default() };
         let tokenized = session.tokenize(data, &options)?;
@@ -114,7 +115,8 @@ impl Data {
 }
 
 fn list(session: &Session, task: Task<'_>) -> Answer {
-    let rows: Vec<_> = session.data.iter().map(|d| (d.name.clone(), d.rows.len(), d.format.to_string(), d.origin.clone())).collect();
+    let rows: Vec<_> =
+        session.data.iter().map(|d| (d.name.clone(), d.rows.len(), d.format.to_string(), d.origin.clone())).collect();
     if rows.is_empty() {
         task.emit(Event::Text("there are no data sets; files need no name to be trained on".to_owned()));
     } else {
@@ -129,6 +131,7 @@ fn list(session: &Session, task: Task<'_>) -> Answer {
         }
         task.emit(Event::Table(table));
     }
-    let rows: Vec<_> = rows.iter().map(|(n, c, f, o)| json!({"data": n, "rows": c, "format": f, "origin": o})).collect();
+    let rows: Vec<_> =
+        rows.iter().map(|(n, c, f, o)| json!({"data": n, "rows": c, "format": f, "origin": o})).collect();
     Ok(json!({"data": rows}))
 }

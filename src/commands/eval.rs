@@ -137,6 +137,13 @@ fn table(rows: &[(String, String, Evaluation)]) -> Table {
     };
     // The best of several data sets is no statement.
     let lowest = rows.iter().enumerate().min_by(|(_, a), (_, b)| a.2.loss.total_cmp(&b.2.loss)).map(|(i, _)| i);
-    let title = if several { String::new() } else { rows.first().map_or_else(String::new, |r| format!("loss on {}", r.1)) };
-    Table { title, columns, rows: rows.iter().map(cells).collect(), best: lowest.filter(|_| !several && rows.len() > 1), note: String::new() }
+    let title =
+        if several { String::new() } else { rows.first().map_or_else(String::new, |r| format!("loss on {}", r.1)) };
+    Table {
+        title,
+        columns,
+        rows: rows.iter().map(cells).collect(),
+        best: lowest.filter(|_| !several && rows.len() > 1),
+        note: String::new(),
+    }
 }

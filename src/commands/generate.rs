@@ -61,7 +61,8 @@ impl Verb for Generate {
         let subjects = subjects(session, &self.adapters)?;
         let base = session.base()?;
         if subjects.iter().any(|s| s == "original") {
-            return Err(Error::unsupported("generate has no original; `eval --adapters original` scores it").hint("--adapters base"));
+            return Err(Error::unsupported("generate has no original; `eval --adapters original` scores it")
+                .hint("--adapters base"));
         }
         let adapter = subjects.iter().find(|s| *s != "base").and_then(|s| s.split('+').next());
         let rendering = self.rendering(session, adapter)?;
@@ -70,12 +71,8 @@ impl Verb for Generate {
             let text = base.tokenizer.decode(&ids, false)?;
             task.emit(Event::Text(format!("prompt ({}): {text}", rendering.name())));
         }
-        let sampler = Sampler {
-            temperature: self.temperature,
-            top_p: self.top_p,
-            max_tokens: self.max_tokens,
-            seed: self.seed,
-        };
+        let sampler =
+            Sampler { temperature: self.temperature, top_p: self.top_p, max_tokens: self.max_tokens, seed: self.seed };
         let stop = base.stop_tokens();
         let mut rows = Vec::new();
         for subject in &subjects {
@@ -116,7 +113,9 @@ impl Generate {
         if self.chat {
             return match tokenizer.chat_template() {
                 Some(template) => Ok(Rendering::from_source(Some(template), tokenizer)),
-                None => Err(Error::usage("--chat: the model has no chat template").hint("--raw takes the prompt as it is")),
+                None => {
+                    Err(Error::usage("--chat: the model has no chat template").hint("--raw takes the prompt as it is"))
+                }
             };
         }
         session.rendering(adapter)

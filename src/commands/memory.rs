@@ -44,12 +44,7 @@ fn report(session: &Session) -> MemoryReport {
     }
     let why = "code and libraries, measured at the start".to_owned();
     parts.push(MemoryPart { name: "program".to_owned(), bytes: session.program_bytes, why });
-    MemoryReport {
-        parts,
-        resident_bytes: memory::resident(),
-        device_bytes: 0,
-        peak_bytes: memory::peak_resident(),
-    }
+    MemoryReport { parts, resident_bytes: memory::resident(), device_bytes: 0, peak_bytes: memory::peak_resident() }
 }
 
 /// Where a part's size comes from.
@@ -81,7 +76,9 @@ fn why(session: &Session, purpose: Purpose) -> String {
             let count: u64 = session.adapters.iter().map(|a| a.adapter.parameters() as u64).sum();
             format!("{} parameters × f32", units::short(count))
         }
-        Purpose::Activations | Purpose::KvCache | Purpose::Workspace | Purpose::Gradients | Purpose::Optimizer => peak(),
+        Purpose::Activations | Purpose::KvCache | Purpose::Workspace | Purpose::Gradients | Purpose::Optimizer => {
+            peak()
+        }
         Purpose::Data => String::new(),
     }
 }

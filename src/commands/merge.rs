@@ -60,7 +60,9 @@ impl Verb for Merge {
             && dir.exists()
             && !self.force
         {
-            return Err(Error::usage(format!("{} exists already", dir.display())).hint("choose another folder, or add --force"));
+            return Err(
+                Error::usage(format!("{} exists already", dir.display())).hint("choose another folder, or add --force")
+            );
         }
         if self.name.is_none() && session.active.is_empty() && self.save.is_some() {
             return self.save_only(session, task);
@@ -75,7 +77,9 @@ impl Verb for Merge {
                 return self.save_only(session, task);
             }
             task.emit(Event::Text(format!("{name} is merged already; unmerge takes it out again")));
-            return Ok(json!({"adapter": name, "into": Value::Null, "loss_before": null, "loss_after": null, "path": null}));
+            return Ok(
+                json!({"adapter": name, "into": Value::Null, "loss_before": null, "loss_after": null, "path": null}),
+            );
         }
         let samples = self.samples(session)?;
         let bytes_before = session.base()?.bytes();
@@ -140,8 +144,10 @@ impl Merge {
         };
         let earlier = into == "original" && quantized && !base.merged.is_empty();
         if earlier {
-            return Err(Error::state("another adapter is merged into the quantized base, which the original does not hold")
-                .hint("merge --into dequantized, or unmerge first"));
+            return Err(Error::state(
+                "another adapter is merged into the quantized base, which the original does not hold",
+            )
+            .hint("merge --into dequantized, or unmerge first"));
         }
         base.merge(&name, into, quant, task, |base, index| {
             // What stands is the original, unless it is quantized and the original is asked for.
@@ -175,7 +181,9 @@ impl Merge {
         let Some(dir) = &self.save else { return Err(Error::usage("merge needs an adapter or --save DIR")) };
         let path = self.write(session.base()?, dir)?;
         task.emit(Event::Text(format!("the base as it stands is saved in {}", path.display())));
-        Ok(json!({"adapter": null, "into": null, "loss_before": null, "loss_after": null, "path": path.display().to_string()}))
+        Ok(
+            json!({"adapter": null, "into": null, "loss_before": null, "loss_after": null, "path": path.display().to_string()}),
+        )
     }
 }
 
@@ -199,7 +207,12 @@ fn folded(
     Weight::dense(info.out, info.input, dense.convert(dtype, Purpose::LinearWeights)?)
 }
 
-fn measure(session: &Session, adapter: Option<&str>, samples: Option<&[Sample]>, task: Task<'_>) -> Result<Option<Measured>> {
+fn measure(
+    session: &Session,
+    adapter: Option<&str>,
+    samples: Option<&[Sample]>,
+    task: Task<'_>,
+) -> Result<Option<Measured>> {
     let Some(samples) = samples else { return Ok(None) };
     let (adapters, uses): (Vec<&Adapter>, Vec<Use>) = match adapter {
         Some(name) => session.combination(name, 1.0)?,
@@ -213,7 +226,9 @@ fn measure(session: &Session, adapter: Option<&str>, samples: Option<&[Sample]>,
 }
 
 fn table(name: &str, into: &str, before: &Measured, after: &Measured) -> Table {
-    let row = |what: String, m: &Measured| vec![Cell::Text(what), Cell::Number(m.loss, 4), Cell::Number(m.tokens_per_second, 0)];
+    let row = |what: String, m: &Measured| {
+        vec![Cell::Text(what), Cell::Number(m.loss, 4), Cell::Number(m.tokens_per_second, 0)]
+    };
     Table {
         columns: vec!["model", "loss", "tokens/s"],
         rows: vec![row(format!("base + {name}"), before), row(format!("merged, {into}"), after)],

@@ -58,12 +58,18 @@ impl Verb for Quantize {
     fn run(self, session: &mut Session, task: Task<'_>) -> Answer {
         let spec = self.spec()?;
         let keep = self.keep.as_deref().map(Regex::new).transpose().map_err(|e| {
-            Error::usage(format!("--keep {}: {}", self.keep.as_deref().unwrap_or_default(), e.to_string().lines().last().unwrap_or_default()))
+            Error::usage(format!(
+                "--keep {}: {}",
+                self.keep.as_deref().unwrap_or_default(),
+                e.to_string().lines().last().unwrap_or_default()
+            ))
         })?;
         let keep = |path: &str| keep.as_ref().is_some_and(|k| k.is_match(path));
         let merged = session.base()?.merged.last().map(|m| m.adapter.clone());
         if let Some(adapter) = merged.filter(|_| session.base.as_ref().is_some_and(|b| b.is_quantized())) {
-            return Err(Error::state(format!("{adapter} is merged into the quantized base")).hint("unmerge, then quantize"));
+            return Err(
+                Error::state(format!("{adapter} is merged into the quantized base")).hint("unmerge, then quantize")
+            );
         }
         let loss_before = probe(session, &session.base()?.decoder, task)?;
         let base = session.base_mut()?;

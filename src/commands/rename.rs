@@ -24,7 +24,9 @@ impl Verb for Rename {
         let index = session.adapter_index(&self.name)?;
         check_name(&self.new)?;
         if session.adapters.iter().any(|a| a.name == self.new) {
-            return Err(Error::state(format!("there is an adapter {} already", self.new)).hint(format!("drop {}", self.new)));
+            return Err(
+                Error::state(format!("there is an adapter {} already", self.new)).hint(format!("drop {}", self.new))
+            );
         }
         session.adapters[index].name.clone_from(&self.new);
         for (name, _) in &mut session.active {

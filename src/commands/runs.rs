@@ -46,7 +46,8 @@ impl Verb for Runs {
             task.emit(Event::Text("there are no runs yet".to_owned()));
             return Ok(json!({"runs": []}));
         }
-        let mut table = Table { columns: vec!["run", "model", "adapter", "data", "steps", "loss", "held out"], ..Table::default() };
+        let mut table =
+            Table { columns: vec!["run", "model", "adapter", "data", "steps", "loss", "held out"], ..Table::default() };
         let mut rows = Vec::new();
         for run in &runs {
             let (losses, evals) = run.curves();

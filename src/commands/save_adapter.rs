@@ -27,7 +27,8 @@ impl Verb for SaveAdapter {
         let (index, dir) = match self.words.as_slice() {
             [name, dir] => (session.adapter_index(name)?, PathBuf::from(dir)),
             [dir] if session.adapters.iter().any(|a| a.name == *dir) => {
-                return Err(Error::usage(format!("save-adapter {dir} needs a folder")).hint(format!("save-adapter {dir} adapters/{dir}")));
+                return Err(Error::usage(format!("save-adapter {dir} needs a folder"))
+                    .hint(format!("save-adapter {dir} adapters/{dir}")));
             }
             [dir] => (session.only_active()?, PathBuf::from(dir)),
             _ => return Err(Error::usage("save-adapter NAME DIR")),

@@ -29,12 +29,18 @@ impl Verb for Status {
                 task.emit(Event::Text(text));
                 let adapters = match active.as_slice() {
                     [] => format!("{}, none active", units::plural(session.adapters.len(), "adapter")),
-                    names => format!("{}, active: {}", units::plural(session.adapters.len(), "adapter"), names.join(" + ")),
+                    names => {
+                        format!("{}, active: {}", units::plural(session.adapters.len(), "adapter"), names.join(" + "))
+                    }
                 };
                 task.emit(Event::Text(adapters));
             }
         }
-        task.emit(Event::Text(format!("{} held, {} left", units::bytes(memory::resident()), units::bytes(memory::available()))));
+        task.emit(Event::Text(format!(
+            "{} held, {} left",
+            units::bytes(memory::resident()),
+            units::bytes(memory::available())
+        )));
         Ok(json!({
             "model": session.base.as_ref().map(|b| b.opened.name.clone()),
             "type": session.base.as_ref().map(|b| b.type_name()),

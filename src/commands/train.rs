@@ -134,11 +134,15 @@ impl Train {
         let base = session.base()?;
         let adapter = if self.full { None } else { Some(session.only_active()?) };
         if self.full && base.is_quantized() {
-            return Err(Error::unsupported(format!("train --full: the base is {}, whose weights cannot be trained", base.type_name()))
-                .hint("load the model again without quantizing it, or train an adapter: attach-lora"));
+            return Err(Error::unsupported(format!(
+                "train --full: the base is {}, whose weights cannot be trained",
+                base.type_name()
+            ))
+            .hint("load the model again without quantizing it, or train an adapter: attach-lora"));
         }
         if self.full && self.fresh {
-            return Err(Error::usage("--fresh puts an adapter back; --full trains the base").hint("load SOURCE --reload starts over"));
+            return Err(Error::usage("--fresh puts an adapter back; --full trains the base")
+                .hint("load SOURCE --reload starts over"));
         }
         let options = TokenizeOptions {
             template: self.template.parse()?,
@@ -148,7 +152,10 @@ impl Train {
             vocabulary: None,
         };
         if self.max_seq_len > options.max_seq_len {
-            task.emit(Event::Warning(format!("the model's context holds {} tokens: longer samples are cut to that", options.max_seq_len)));
+            task.emit(Event::Warning(format!(
+                "the model's context holds {} tokens: longer samples are cut to that",
+                options.max_seq_len
+            )));
         }
         let mut data = session.find_data(&self.data, Format::Auto)?;
         let held_out = match self.valid.as_deref().map(|v| (v, v.parse::<f64>())) {
@@ -169,7 +176,11 @@ impl Train {
             Some(valid) => {
                 let leaked = data::leakage(&data, &valid);
                 if leaked > 0 {
-                    task.emit(Event::Warning(format!("{} of {} are also trained on", units::plural(leaked, "row"), valid.name)));
+                    task.emit(Event::Warning(format!(
+                        "{} of {} are also trained on",
+                        units::plural(leaked, "row"),
+                        valid.name
+                    )));
                 }
                 let samples = session.tokenize(&valid, &options)?.samples;
                 Some((valid, samples))
@@ -301,10 +312,14 @@ impl Train {
         if let (Some(index), Ok(base)) = (adapter, session.base()) {
             let live = &session.adapters[index];
             let (linears, location) = (&base.decoder.linears, &base.opened.location);
-            recorder.adapter("adapter", live.adapter.save(&recorder.dir().join("adapter"), linears, location, &metadata(live), true));
+            recorder.adapter(
+                "adapter",
+                live.adapter.save(&recorder.dir().join("adapter"), linears, location, &metadata(live), true),
+            );
             if let Some((_, params)) = &outcome.best {
                 let best = live.adapter.with_params(params);
-                let saved = best.and_then(|b| b.save(&recorder.dir().join("best"), linears, location, &metadata(live), true));
+                let saved =
+                    best.and_then(|b| b.save(&recorder.dir().join("best"), linears, location, &metadata(live), true));
                 recorder.adapter("best", saved);
             }
         }
@@ -436,7 +451,8 @@ fn subtitle(subject: &Subject<'_>, s: &Settings, rows: usize, activations: u64) 
         }
         None => format!("every weight · {} trainable", units::short(all)),
     };
-    let batch = if s.grad_accum > 1 { format!("{} × {}", s.batch_size, s.grad_accum) } else { s.batch_size.to_string() };
+    let batch =
+        if s.grad_accum > 1 { format!("{} × {}", s.batch_size, s.grad_accum) } else { s.batch_size.to_string() };
     format!(
         "{what} · {} · batch {batch} · learning rate {:e} · {} of activations",
         units::plural(rows, "sample"),
@@ -450,7 +466,9 @@ fn ended(name: &str, recorder: &Recorder, plan: &Plan, outcome: &Outcome) -> Run
     let steps = outcome.losses.len();
     let mut sentence = format!("{name}: {} in {}", units::plural(steps, "step"), units::seconds(outcome.seconds));
     match &outcome.stopped {
-        Some(error) if error.is_interrupted() => sentence += &format!(", interrupted before step {}; every finished step is kept", steps + 1),
+        Some(error) if error.is_interrupted() => {
+            sentence += &format!(", interrupted before step {}; every finished step is kept", steps + 1)
+        }
         Some(error) => sentence += &format!(", stopped: {}", error.message()),
         None if outcome.early => sentence += ", stopped early: the held-out loss fell no more",
         None => {}
@@ -467,7 +485,10 @@ fn ended(name: &str, recorder: &Recorder, plan: &Plan, outcome: &Outcome) -> Run
         }
         _ => {
             if let (Some(first), Some(last)) = (outcome.losses.first(), outcome.losses.last()) {
-                sentence += &format!(" Loss {:.2} → {:.2}; nothing was held out, so this is what it was trained on (--valid 0.1).", first.loss, last.loss);
+                sentence += &format!(
+                    " Loss {:.2} → {:.2}; nothing was held out, so this is what it was trained on (--valid 0.1).",
+                    first.loss, last.loss
+                );
             }
         }
     }
@@ -483,7 +504,8 @@ fn ended(name: &str, recorder: &Recorder, plan: &Plan, outcome: &Outcome) -> Run
 }
 
 fn answer(recorder: &Recorder, outcome: &Outcome, peak: u64, ended: &RunEnded) -> Value {
-    let each = |of: fn(&train::StepReport) -> f64| outcome.losses.iter().map(|l| json_number(of(l))).collect::<Vec<_>>();
+    let each =
+        |of: fn(&train::StepReport) -> f64| outcome.losses.iter().map(|l| json_number(of(l))).collect::<Vec<_>>();
     json!({
         "run": recorder.id,
         "path": recorder.dir().display().to_string(),

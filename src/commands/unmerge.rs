@@ -22,7 +22,9 @@ impl Verb for Unmerge {
             session.active = vec![(adapter.clone(), 1.0)];
         }
         let state = if live { "active again" } else { "no longer live" };
-        task.emit(Event::Text(format!("{adapter} is out of the base, which is {kind} as before; the adapter is {state}")));
+        task.emit(Event::Text(format!(
+            "{adapter} is out of the base, which is {kind} as before; the adapter is {state}"
+        )));
         Ok(json!({"adapter": adapter, "type": kind}))
     }
 }

@@ -33,8 +33,11 @@ impl Verb for Use {
         let active = self.names.iter().map(parse).collect::<Result<Vec<_>>>()?;
         session.active = active;
         let names: Vec<&str> = session.active.iter().map(|(n, _)| n.as_str()).collect();
-        let text = if names.is_empty() { "no adapter is active".to_owned() } else { format!("active: {}", names.join(" + ")) };
+        let text =
+            if names.is_empty() { "no adapter is active".to_owned() } else { format!("active: {}", names.join(" + ")) };
         task.emit(Event::Text(text));
-        Ok(json!({"active": session.active.iter().map(|(n, w)| json!({"adapter": n, "weight": w})).collect::<Vec<_>>()}))
+        Ok(
+            json!({"active": session.active.iter().map(|(n, w)| json!({"adapter": n, "weight": w})).collect::<Vec<_>>()}),
+        )
     }
 }

@@ -29,7 +29,11 @@ enum Content<'a> {
 
 impl<'a> Tensor<'a> {
     fn weight(weight: &'a Weight, dtype: DType) -> Self {
-        Self { shape: vec![weight.rows(), weight.cols()], dtype: file_type(dtype), content: Content::Weight(weight, dtype) }
+        Self {
+            shape: vec![weight.rows(), weight.cols()],
+            dtype: file_type(dtype),
+            content: Content::Weight(weight, dtype),
+        }
     }
 
     fn vector(buffer: &'a Buffer<f32>, dtype: DType) -> Self {
@@ -54,7 +58,9 @@ impl View for &Tensor<'_> {
         match &self.content {
             Content::Weight(weight, dtype) => match (weight.storage(), dtype) {
                 (Storage::Dense(Dense::F32(values)), DType::F32) => Cow::Borrowed(bytemuck::cast_slice(values.host())),
-                (Storage::Dense(Dense::Bf16(values)), DType::Bf16) => Cow::Borrowed(bytemuck::cast_slice(values.host())),
+                (Storage::Dense(Dense::Bf16(values)), DType::Bf16) => {
+                    Cow::Borrowed(bytemuck::cast_slice(values.host()))
+                }
                 (Storage::Dense(Dense::F16(values)), DType::F16) => Cow::Borrowed(bytemuck::cast_slice(values.host())),
                 _ => Cow::Owned(encode(&weight.to_f32(), *dtype)),
             },
@@ -65,7 +71,9 @@ impl View for &Tensor<'_> {
 
     fn data_len(&self) -> usize {
         match &self.content {
-            Content::Weight(_, dtype) | Content::Vector(_, dtype) => self.shape.iter().product::<usize>() * dtype.size(),
+            Content::Weight(_, dtype) | Content::Vector(_, dtype) => {
+                self.shape.iter().product::<usize>() * dtype.size()
+            }
             Content::Raw(raw) => raw.data.len(),
         }
     }
@@ -110,7 +118,11 @@ pub fn save(decoder: &Decoder, opened: &Opened, dtype: DType, dir: &Path, overwr
         match linear.weight.storage() {
             Storage::FourBit(_) => {
                 four_bit = linear.weight.spec();
-                tensors.extend(bnb::write(&name, &linear.weight, dtype)?.into_iter().map(|raw| (raw.name.clone(), Tensor::raw(raw))));
+                tensors.extend(
+                    bnb::write(&name, &linear.weight, dtype)?
+                        .into_iter()
+                        .map(|raw| (raw.name.clone(), Tensor::raw(raw))),
+                );
             }
             _ => tensors.push((name, Tensor::weight(&linear.weight, dtype))),
         }

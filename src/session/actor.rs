@@ -127,8 +127,15 @@ fn serve(dispatch: Dispatch, inbox: &Receiver<Request>, cancel: &Cancel, names: 
             Request::Cell { text, sink, outcomes } => {
                 cancel.reset();
                 let task = Task::new(sink.as_ref(), cancel);
-                let mut work =
-                    Work { session: &mut session, dispatch, task, text: &text, outcomes: &outcomes, names, parameters: &mut parameters };
+                let mut work = Work {
+                    session: &mut session,
+                    dispatch,
+                    task,
+                    text: &text,
+                    outcomes: &outcomes,
+                    names,
+                    parameters: &mut parameters,
+                };
                 work.cell();
             }
         }

@@ -120,15 +120,19 @@ impl Base {
         for index in 0..count {
             let path = self.decoder.linears[index].path.clone();
             meter.advance(1, &path)?;
-            let read = if self.decoder.linear(index).weight.is_quantized() { Some(self.original(index)?) } else { None };
+            let read =
+                if self.decoder.linear(index).weight.is_quantized() { Some(self.original(index)?) } else { None };
             if keep(&path) {
                 new.push(read);
                 continue;
             }
             let original = read.as_ref().unwrap_or(&self.decoder.linear(index).weight);
             let Storage::Dense(values) = original.storage() else {
-                return Err(Error::unsupported(format!("{} was saved in 4 bits: its originals are not here", self.opened.name))
-                    .hint("load the model it was made from"));
+                return Err(Error::unsupported(format!(
+                    "{} was saved in 4 bits: its originals are not here",
+                    self.opened.name
+                ))
+                .hint("load the model it was made from"));
             };
             let weight = Weight::quantize(values, original.rows(), original.cols(), &spec)?;
             each(index, original, &weight)?;

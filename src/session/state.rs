@@ -207,12 +207,13 @@ impl Session {
         }
         let error = Error::not_found(format!("there is no data set or file {name}"));
         let names: Vec<&str> = self.data.iter().map(|d| d.name.as_str()).collect();
-        let beside: Vec<String> = std::fs::read_dir(path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new(".")))
-            .into_iter()
-            .flatten()
-            .flatten()
-            .map(|e| path.with_file_name(e.file_name()).display().to_string())
-            .collect();
+        let beside: Vec<String> =
+            std::fs::read_dir(path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new(".")))
+                .into_iter()
+                .flatten()
+                .flatten()
+                .map(|e| path.with_file_name(e.file_name()).display().to_string())
+                .collect();
         let known = names.iter().copied().chain(beside.iter().map(String::as_str));
         Err(match language::nearest(name, known) {
             Some(near) => error.hint(format!("did you mean {near}?")),
@@ -338,7 +339,10 @@ pub(super) fn shell(line: &str, task: Task<'_>) -> super::Answer {
         Some(0) => Ok(json!({"output": output, "errors": errors, "status": 0})),
         code => Err(Error::new(
             crate::error::Kind::Io,
-            format!("the shell command ended with status {}", code.map_or_else(|| "killed".to_owned(), |c| c.to_string())),
+            format!(
+                "the shell command ended with status {}",
+                code.map_or_else(|| "killed".to_owned(), |c| c.to_string())
+            ),
         )),
     }
 }
