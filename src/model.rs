@@ -4,6 +4,7 @@ mod arena;
 mod batch;
 mod cache;
 mod decoder;
+mod demo;
 pub mod gguf;
 mod gradients;
 pub mod hub;

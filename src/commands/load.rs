@@ -66,11 +66,11 @@ impl Verb for Load {
 
         let mut opened = source::open(&self.source, self.revision.as_deref(), &task)?;
         let spec = Spec::from_config(&opened.config).map_err(|e| e.context(&opened.location))?;
-        let before = memory::resident();
+        let before = memory::allocated();
         let files = &opened.tokenizer;
         let tokenizer =
             Tokenizer::from_files(&files.tokenizer_json, &files.tokenizer_config, files.chat_template.clone())?;
-        let tokenizer_bytes = memory::resident().saturating_sub(before);
+        let tokenizer_bytes = memory::allocated().saturating_sub(before);
         tokenizer.check_vocab(spec.vocabulary)?;
         let decoder = crate::model::load(spec, opened.tensors.as_mut(), options, task)
             .map_err(|e| e.context(&opened.location))?;

@@ -42,8 +42,12 @@ fn report(session: &Session) -> MemoryReport {
         let why = "vocabulary and merges, measured while it was loaded".to_owned();
         parts.push(MemoryPart { name: "tokenizer".to_owned(), bytes: session.tokenizer_bytes, why });
     }
-    let why = "code and libraries, measured at the start".to_owned();
-    parts.push(MemoryPart { name: "program".to_owned(), bytes: session.program_bytes, why });
+    // What the allocator has handed out beside the buffers and the tokenizer: data sets, templates, runs, threads.
+    let rest = memory::allocated().saturating_sub(memory::all_held() + session.tokenizer_bytes);
+    let why = "data sets, templates, caches, by the allocator's count".to_owned();
+    parts.push(MemoryPart { name: "other allocations".to_owned(), bytes: rest, why });
+    let why = "its code and files in memory, the built-in model among them".to_owned();
+    parts.push(MemoryPart { name: "program".to_owned(), bytes: memory::file_pages(), why });
     MemoryReport { parts, resident_bytes: memory::resident(), device_bytes: 0, peak_bytes: memory::peak_resident() }
 }
 

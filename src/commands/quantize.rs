@@ -180,8 +180,11 @@ fn report(
     )));
     task.emit(Event::Table(table));
     task.emit(Event::Text(format!(
-        "loss on a general text {:.3} → {:.3}: that is what quantization cost",
-        loss_before.loss, loss_after.loss
+        "loss on a general text {:.3} → {:.3} ({:+.3}): what quantization {}",
+        loss_before.loss,
+        loss_after.loss,
+        loss_after.loss - loss_before.loss,
+        if loss_after.loss > loss_before.loss { "cost" } else { "changed; it cost nothing here" }
     )));
     task.emit(Event::Next(vec!["attach-lora".to_owned(), "memory".to_owned()]));
 }

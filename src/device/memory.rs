@@ -186,6 +186,25 @@ pub fn peak_resident() -> u64 {
     status("VmHWM:")
 }
 
+/// Bytes of the program's own files in memory: code, read-only data, the built-in model (`RssFile`).
+#[must_use]
+pub fn file_pages() -> u64 {
+    status("RssFile:")
+}
+
+/// Bytes handed out by the C allocator and not given back, buffers included; 0 where it cannot tell.
+#[must_use]
+pub fn allocated() -> u64 {
+    #[cfg(target_env = "gnu")]
+    {
+        // SAFETY: mallinfo2 only reads the allocator's counters.
+        let info = unsafe { libc::mallinfo2() };
+        (info.uordblks + info.hblkhd) as u64
+    }
+    #[cfg(not(target_env = "gnu"))]
+    0
+}
+
 /// Makes the C allocator give freed memory back at once, so that what the process holds is what it counts.
 ///
 /// glibc raises the size from which it maps memory separately each time such a block is freed; buffers would then lie in
@@ -198,6 +217,12 @@ pub fn tame_allocator() {
         libc::mallopt(libc::M_TRIM_THRESHOLD, 1 << 20);
         libc::mallopt(libc::M_ARENA_MAX, 2);
     }
+}
+
+/// Bytes of all buffers.
+#[must_use]
+pub fn all_held() -> u64 {
+    PURPOSES.iter().map(|p| held(*p)).sum()
 }
 
 /// Gives what the allocator holds in reserve back to the system.

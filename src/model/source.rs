@@ -29,8 +29,6 @@ pub use safetensors::SafetensorsSource;
 pub(crate) use safetensors::weight_map;
 pub(crate) use store::Store;
 
-/// The built-in model's files, if this build has them.
-const DEMO: Option<fn() -> Result<Opened>> = None;
 
 /// A base model whose files are open and checked; no weight has been read yet.
 pub struct Opened {
@@ -124,8 +122,7 @@ pub fn open(source: &str, revision: Option<&str>, task: &Task<'_>) -> Result<Ope
 /// As [`open`].
 pub fn open_with(source: &str, revision: Option<&str>, task: &Task<'_>, config: &hub::HubConfig) -> Result<Opened> {
     if source == "demo" {
-        let demo = DEMO.ok_or_else(|| Error::unsupported("this build has no demo model"))?;
-        return demo();
+        return super::demo::open();
     }
     let path = expand_home(source);
     if path.exists() {

@@ -39,8 +39,7 @@ pub struct Session {
     pub seen: HashSet<u64>,
     /// What an interrupted command leaves for its result.
     pub partial: Option<Value>,
-    /// Main memory the program held before anything was loaded, and what the tokenizer took.
-    pub program_bytes: u64,
+    /// Memory that the tokenizer took.
     pub tokenizer_bytes: u64,
 }
 
@@ -90,7 +89,6 @@ impl Session {
             held_out: None,
             seen: HashSet::new(),
             partial: None,
-            program_bytes: memory::resident(),
             tokenizer_bytes: 0,
         }
     }
