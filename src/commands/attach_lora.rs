@@ -126,8 +126,8 @@ impl AttachLora {
     }
 }
 
-/// A learning rate to start from. 2e-4 is usual for adapters at a width of 4096; narrower models take more, about as the square
-/// root of the width (LoRA Without Regret, 2025, finds a power between 0.5 and 0.8). Rounded to one digit.
+/// A learning rate to start from: 2e-4, usual for adapters at a width of 4096, and more for narrower models by the square root of
+/// the width; rounded to one digit. A rule of thumb that held in trials on the built-in model and SmolLM2-135M.
 pub(super) fn suggested_rate(width: usize) -> f64 {
     let rate = 2e-4 * (4096.0 / width as f64).sqrt();
     let digit = 10f64.powf(rate.log10().floor());

@@ -78,7 +78,7 @@ impl Verb for Merge {
             }
             task.emit(Event::Text(format!("{name} is merged already; unmerge takes it out again")));
             return Ok(
-                json!({"adapter": name, "into": Value::Null, "loss_before": null, "loss_after": null, "path": null}),
+                json!({"adapter": name, "into": into, "loss_before": null, "loss_after": null, "path": null}),
             );
         }
         let samples = self.samples(session)?;

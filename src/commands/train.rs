@@ -39,6 +39,9 @@ pub(super) struct Train {
     /// Batches an optimizer step; the loss is the mean over the tokens of all of them
     #[arg(long, default_value = "1", value_parser = positive)]
     grad_accum: usize,
+    /// The optimizer
+    #[arg(long, default_value = "adamw", value_parser = ["adamw"])]
+    optimizer: String,
     /// Peak of the learning rate; 2e-4 for adapters, 2e-5 with --full if not given
     #[arg(long, alias = "lr", value_parser = super::arguments::number)]
     learning_rate: Option<f64>,
@@ -429,6 +432,7 @@ fn config(
         "learning_rate": s.learning_rate,
         "schedule": format!("{:?}", s.schedule.shape).to_lowercase(),
         "warmup_steps": s.schedule.warmup,
+        "optimizer": "adamw",
         "weight_decay": s.weight_decay,
         "max_grad_norm": s.max_grad_norm,
         "seed": s.seed,

@@ -72,7 +72,7 @@ pub enum Slot {
 pub const SLOTS: usize = 7;
 
 /// Slots with their names in a checkpoint.
-pub const SLOT_NAMES: [(Slot, &str); SLOTS] = [
+const SLOT_NAMES: [(Slot, &str); SLOTS] = [
     (Slot::Q, "self_attn.q_proj"),
     (Slot::K, "self_attn.k_proj"),
     (Slot::V, "self_attn.v_proj"),
