@@ -22,6 +22,7 @@
 //! | [`language`] | text to statements with spans; pure |
 //! | [`render`] | events to text, SVG and PNG |
 //! | [`cli`] | the command line and the headless runner |
+//! | [`notebook`] | notebooks without a Jupyter |
 //! | [`repl`] | the terminal |
 //!
 //! Dependencies point one way: error, event ← device ← quant ← ops ← lora ← model ← data, train, eval, generate ← session ←
@@ -31,6 +32,7 @@
 //! Backward passes are written out, there is no graph: activations lie in an arena whose size is known before a run, an
 //! interrupt can fall between any two layers, and no gradient of a frozen weight is ever computed.
 
+pub mod cli;
 pub mod commands;
 pub mod data;
 pub mod device;
@@ -42,8 +44,10 @@ pub mod generate;
 pub mod language;
 pub mod lora;
 pub mod model;
+pub mod notebook;
 pub mod ops;
 pub mod quant;
 pub mod render;
+pub mod repl;
 pub mod session;
 pub mod train;

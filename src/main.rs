@@ -1,3 +1,9 @@
-//! The program: evcxr's runtime hook first (Rust cells re-execute this binary), then the command line.
+//! The program: evcxr's runtime hook first (Rust cells run this binary again as their child), then the command line.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    #[cfg(feature = "rust-cells")]
+    evcxr::runtime_hook();
+    loralab::cli::main()
+}

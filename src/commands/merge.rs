@@ -72,14 +72,13 @@ impl Verb for Merge {
             None => session.only_active()?,
         };
         let name = session.adapters[index].name.clone();
-        if session.base()?.merged.iter().any(|m| m.adapter == name) {
+        let earlier = session.base()?.merged.iter().find(|m| m.adapter == name).map(|m| m.into);
+        if let Some(into) = earlier {
             if self.save.is_some() {
                 return self.save_only(session, task);
             }
             task.emit(Event::Text(format!("{name} is merged already; unmerge takes it out again")));
-            return Ok(
-                json!({"adapter": name, "into": into, "loss_before": null, "loss_after": null, "path": null}),
-            );
+            return Ok(json!({"adapter": name, "into": into, "loss_before": null, "loss_after": null, "path": null}));
         }
         let samples = self.samples(session)?;
         let bytes_before = session.base()?.bytes();

@@ -29,7 +29,6 @@ pub use safetensors::SafetensorsSource;
 pub(crate) use safetensors::weight_map;
 pub(crate) use store::Store;
 
-
 /// A base model whose files are open and checked; no weight has been read yet.
 pub struct Opened {
     /// What to call it: the hub id, the directory's name, or the file's name without `.gguf`.

@@ -1,0 +1,68 @@
+//! Files and folders that begin with what was typed.
+
+use std::env;
+use std::fs;
+use std::path::PathBuf;
+
+use super::complete::Candidate;
+
+/// More entries than these help nobody.
+const MOST: usize = 200;
+
+/// The entries that `typed` could become, in order; a folder ends with `/` and is not a whole word. Hidden ones come only
+/// if asked for. What cannot be read has no entries.
+pub(super) fn paths(typed: &str) -> Vec<Candidate> {
+    let (folder, beginning) =
+        typed.rsplit_once('/').map_or(("", typed), |(folder, name)| (&typed[..folder.len() + 1], name));
+    let Some(place) = place(folder) else { return Vec::new() };
+    let entry = |entry: fs::DirEntry| {
+        let name = entry.file_name().into_string().ok()?;
+        let is_wanted = name.starts_with(beginning) && (beginning.starts_with('.') || !name.starts_with('.'));
+        if !is_wanted || name.contains(char::is_control) {
+            return None;
+        }
+        // A link to a folder is a folder.
+        let is_folder = entry.path().is_dir();
+        let slash = if is_folder { "/" } else { "" };
+        Some(Candidate { text: format!("{folder}{name}{slash}"), about: String::new(), is_whole: !is_folder })
+    };
+    let entries = fs::read_dir(place).into_iter().flatten().flatten();
+    let mut found: Vec<Candidate> = entries.filter_map(entry).collect();
+    found.sort_by(|a, b| a.text.cmp(&b.text));
+    found.truncate(MOST);
+    found
+}
+
+/// The folder that was typed, `~` for the user's own.
+fn place(folder: &str) -> Option<PathBuf> {
+    match folder.strip_prefix("~/") {
+        Some(rest) => Some(PathBuf::from(env::var_os("HOME")?).join(rest)),
+        None if folder.is_empty() => Some(PathBuf::from(".")),
+        None => Some(PathBuf::from(folder)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn entries_come_in_order_with_folders_open() {
+        let root = env::temp_dir().join(format!("loralab-paths-{}", std::process::id()));
+        fs::create_dir_all(root.join("data")).unwrap();
+        for name in ["date.txt", "other", ".hidden", "my file"] {
+            fs::write(root.join(name), "").unwrap();
+        }
+        let at = |typed: &str| {
+            let found = paths(&format!("{}/{typed}", root.display()));
+            let short =
+                |c: &Candidate| (c.text.rsplit_once(&format!("{}/", root.display())).unwrap().1.to_owned(), c.is_whole);
+            found.iter().map(short).collect::<Vec<_>>()
+        };
+        assert_eq!(at("da"), [("data/".to_owned(), false), ("date.txt".to_owned(), true)]);
+        assert_eq!(at("").len(), 4);
+        assert_eq!(at(".h"), [(".hidden".to_owned(), true)]);
+        assert!(at("data/").is_empty() && at("nothing/x").is_empty() && at("other/").is_empty());
+        fs::remove_dir_all(root).unwrap();
+    }
+}
