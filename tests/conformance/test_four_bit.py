@@ -36,7 +36,7 @@ def test_saved_here_loads_in_bitsandbytes(case, kind, double, lab, compare):
         f"load {quoted(folder / 'model')}",
         f"quantize {kind} {flag}",
         f"eval {quoted(folder / 'text.txt')}",
-        f"merge --into {kind} --save saved",
+        "merge --save saved",
     )
     check_saved(lab.folder / "saved", folder, losses(here)["base"], compare)
     compare.equal("type", quantized["type"], kind)
