@@ -32,18 +32,20 @@ impl Sampler {
 }
 
 /// What a generation came to.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct Generated {
     pub text: String,
     pub tokens: usize,
     /// New tokens by the time from the first to the last of them.
     pub tokens_per_second: f64,
+    /// What ended it before its end.
+    pub stopped: Option<Error>,
 }
 
 /// Writes on after `prompt`, streaming to the task's sink under the name `label`.
 ///
 /// # Errors
-/// A prompt that is empty or longer than the context; interrupted; out of memory.
+/// A prompt that is empty or longer than the context; out of memory. What stops it later is in [`Generated::stopped`].
 #[allow(clippy::too_many_arguments)]
 pub fn generate(
     decoder: &Decoder,
@@ -119,8 +121,7 @@ pub fn generate(
     let rest = decoded.finish()?;
     text.push_str(&rest);
     emit(&rest, false, true);
-    result?;
     let seconds = start.map_or(0.0, |s| s.elapsed().as_secs_f64());
     let tokens_per_second = if seconds > 0.0 { (tokens.max(1) - 1).max(1) as f64 / seconds } else { 0.0 };
-    Ok(Generated { text, tokens, tokens_per_second })
+    Ok(Generated { text, tokens, tokens_per_second, stopped: result.err() })
 }

@@ -9,6 +9,6 @@ mod state;
 mod variables;
 
 pub use actor::{Answer, Dispatch, Lab, Names, Outcome};
-pub use base::{Base, Merged};
+pub use base::{Base, Merged, Replaced};
 pub use state::{Live, Origin, Session, TrainingData};
 pub use variables::Variables;

@@ -53,17 +53,14 @@ impl Signals {
             Reaction::Hint => {
                 let _ = writeln!(
                     std::io::stderr(),
-                    "\nwaiting for the command to reach a point where it can stop; once more Ctrl-C ends the program at once"
+                    "\nthe command has not stopped yet; once more Ctrl-C ends the program at once"
                 );
             }
             Reaction::Exit => std::process::exit(Kind::Interrupted.exit_code().into()),
         };
         ctrlc::set_handler(react).map_err(|e| Error::bug(format!("cannot catch Ctrl-C: {e}")).with_source(e))?;
         #[cfg(unix)]
-        // SAFETY: the handler only stores to an atomic and raises a signal, both of which POSIX allows in a handler.
-        unsafe {
-            libc::signal(libc::SIGTERM, terminate as *const () as libc::sighandler_t);
-        }
+        catch_termination();
         Ok(signals)
     }
 
@@ -104,6 +101,19 @@ impl Signals {
             1 => Reaction::Hint,
             _ => Reaction::Exit,
         }
+    }
+}
+
+/// SIGTERM is handled by [`terminate`]. It interrupts what waits in the system, so that the prompt notices; the standard
+/// library takes up everything else again.
+#[cfg(unix)]
+fn catch_termination() {
+    // SAFETY: all zeros is a valid action without flags; the handler only stores to an atomic and raises a signal, both of
+    // which POSIX allows in a handler.
+    unsafe {
+        let mut action: libc::sigaction = std::mem::zeroed();
+        action.sa_sigaction = terminate as *const () as libc::sighandler_t;
+        libc::sigaction(libc::SIGTERM, &raw const action, std::ptr::null_mut());
     }
 }
 

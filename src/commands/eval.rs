@@ -60,11 +60,16 @@ impl Verb for Eval {
             for subject in &subjects {
                 let evaluation = measure(session, subject, data.samples(), 1.0, task)?;
                 rows.push((subject.clone(), data.data.name.clone(), evaluation));
+                session.partial = Some(answer(&rows));
             }
         }
         task.emit(Event::Table(table(&rows)));
-        Ok(json!({"rows": rows.iter().map(|(adapter, data, e)| row(adapter, data, e)).collect::<Vec<_>>()}))
+        Ok(answer(&rows))
     }
+}
+
+fn answer(rows: &[(String, String, Evaluation)]) -> Value {
+    json!({"rows": rows.iter().map(|(adapter, data, e)| row(adapter, data, e)).collect::<Vec<_>>()})
 }
 
 /// What is asked for, or the base and every active adapter; each name is checked before anything is measured.

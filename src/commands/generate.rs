@@ -99,6 +99,10 @@ impl Verb for Generate {
                 "tokens": made.tokens,
                 "tokens_per_second": made.tokens_per_second,
             }));
+            if let Some(error) = made.stopped {
+                session.partial = Some(json!({"rows": rows, "prompt_tokens": ids.len()}));
+                return Err(error);
+            }
         }
         Ok(json!({"rows": rows, "prompt_tokens": ids.len()}))
     }

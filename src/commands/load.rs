@@ -41,7 +41,7 @@ pub(super) struct Load {
     /// Load again what is loaded
     #[arg(long)]
     reload: bool,
-    /// Drop adapters that were trained and not saved
+    /// Drop what was trained and not saved
     #[arg(long)]
     force: bool,
 }
@@ -85,6 +85,7 @@ impl Verb for Load {
             quant: quantize.or(four_bit),
             merged: Vec::new(),
             trained: false,
+            unsaved: false,
         };
         session.adapters.clear();
         session.active.clear();
@@ -100,6 +101,10 @@ impl Verb for Load {
 
 /// Refuses to drop adapters that were trained and not saved.
 pub(super) fn check_unsaved(session: &Session, force: bool) -> Result<()> {
+    if let Some(base) = session.base.as_ref().filter(|b| b.unsaved && !force) {
+        return Err(Error::state(format!("{} was trained whole and is not saved", base.opened.name))
+            .hint("merge --save DIR, or --force"));
+    }
     match session.adapters.iter().find(|a| !a.saved) {
         Some(live) if !force => {
             let kept = live.run.as_ref().map_or_else(String::new, |run| format!("; runs/{run} keeps a copy"));
@@ -142,8 +147,7 @@ fn answer(base: &Base) -> serde_json::Value {
         "model": base.opened.name,
         "architecture": base.decoder.spec.architecture,
         "parameters": base.decoder.spec.parameters(),
-        "dtype": base.decoder.embedding.type_name(),
-        "type": base.type_name(),
+        "dtype": base.type_name(),
         "compute_dtype": "f32",
         "device": "cpu",
         "bytes": base.bytes(),

@@ -99,6 +99,7 @@ impl Verb for Merge {
         session.active.retain(|(n, _)| *n != name);
         if path.is_some() {
             session.adapters[index].saved = true;
+            session.base_mut()?.unsaved = false;
         }
         crate::device::memory::trim();
         let base = session.base()?;
@@ -148,7 +149,7 @@ impl Merge {
             )
             .hint("merge --into dequantized, or unmerge first"));
         }
-        base.merge(&name, into, quant, task, |base, index| {
+        base.merge((&name, strength), into, quant, task, |base, index| {
             // What stands is the original, unless it is quantized and the original is asked for.
             let read = if into == "original" && quantized { Some(base.original(index)?) } else { None };
             let weight = read.as_ref().unwrap_or(&base.decoder.linear(index).weight);
@@ -179,6 +180,7 @@ impl Merge {
     fn save_only(&self, session: &mut Session, task: Task<'_>) -> Answer {
         let Some(dir) = &self.save else { return Err(Error::usage("merge needs an adapter or --save DIR")) };
         let path = self.write(session.base()?, dir)?;
+        session.base_mut()?.unsaved = false;
         task.emit(Event::Text(format!("the base as it stands is saved in {}", path.display())));
         Ok(
             json!({"adapter": null, "into": null, "loss_before": null, "loss_after": null, "path": path.display().to_string()}),

@@ -63,6 +63,7 @@ impl Verb for Quantize {
                 self.keep.as_deref().unwrap_or_default(),
                 e.to_string().lines().last().unwrap_or_default()
             ))
+            .hint("--keep takes a regular expression that finds the paths to leave, as 'down_proj'")
         })?;
         let keep = |path: &str| keep.as_ref().is_some_and(|k| k.is_match(path));
         let merged = session.base()?.merged.last().map(|m| m.adapter.clone());
@@ -71,22 +72,39 @@ impl Verb for Quantize {
                 Error::state(format!("{adapter} is merged into the quantized base")).hint("unmerge, then quantize")
             );
         }
+        if session.base()?.trained && session.base()?.is_quantized() {
+            return Err(Error::state(
+                "the base was trained whole before it was quantized: no file holds those weights",
+            )
+            .hint("load SOURCE --reload starts over"));
+        }
+        if session.base()?.decoder.linears.iter().all(|l| keep(&l.path)) {
+            return Err(Error::usage(format!(
+                "--keep {} leaves nothing to quantize",
+                self.keep.as_deref().unwrap_or_default()
+            ))
+            .hint("it is a regular expression of what to leave as it is"));
+        }
         let loss_before = probe(session, &session.base()?.decoder, task)?;
         let base = session.base_mut()?;
         let bytes_before = base.bytes();
         let names: Vec<String> = base.decoder.linears.iter().map(|l| l.name().to_owned()).collect();
         let mut groups: Vec<Group> = Vec::new();
-        base.quantize(spec, &keep, task, |index, original, quantized| {
+        let replaced = base.quantize(spec, &keep, task, |index, original, quantized| {
             let error = QuantError::measure(&original.to_f32(), quantized)?;
             note(&mut groups, &names[index], original, quantized, error);
             Ok(())
         })?;
-        if groups.is_empty() {
-            return Err(Error::usage(format!("--keep {} leaves nothing to quantize", self.keep.unwrap_or_default())));
-        }
+        let bytes_after = base.bytes();
+        let loss_after = match probe(session, &session.base()?.decoder, task) {
+            Ok(loss) => loss,
+            Err(error) => {
+                session.base_mut()?.put_back(replaced);
+                return Err(error);
+            }
+        };
+        drop(replaced);
         crate::device::memory::trim();
-        let bytes_after = session.base()?.bytes();
-        let loss_after = probe(session, &session.base()?.decoder, task)?;
         let weights: u64 = groups.iter().map(|g| g.error.elements()).sum();
         let quantized: u64 = groups.iter().map(|g| g.after).sum();
         let bits = quantized as f64 * 8.0 / weights as f64;

@@ -116,17 +116,26 @@ struct Job {
 impl Verb for Train {
     fn run(self, session: &mut Session, task: Task<'_>) -> Answer {
         let job = self.prepare(session, task)?;
-        if let (true, Some(index)) = (self.fresh, job.adapter) {
-            let start = fresh(session, index)?;
+        let mut before = None;
+        if let Some(index) = job.adapter {
+            let start = if self.fresh { Some(fresh(session, index)?) } else { None };
             let live = &mut session.adapters[index];
-            live.adapter = start;
-            live.steps = 0;
-            task.emit(Event::Text(format!("{} starts afresh", live.name)));
+            if let Some(start) = start {
+                before = Some((index, std::mem::replace(&mut live.adapter, start), std::mem::take(&mut live.steps)));
+                task.emit(Event::Text(format!("{} starts afresh", live.name)));
+            } else if live.steps > 0 {
+                task.emit(Event::Text(format!("{} goes on from step {}", live.name, live.steps)));
+            }
         }
         if self.full {
             masters(session)?;
         }
         let answer = self.go(session, job, task);
+        // Without a single step nothing has happened.
+        if let (Err(_), None, Some((index, adapter, steps))) = (&answer, &session.partial, before) {
+            session.adapters[index].adapter = adapter;
+            session.adapters[index].steps = steps;
+        }
         memory::trim();
         answer
     }
@@ -195,7 +204,9 @@ impl Train {
             (None, epochs) => (epochs.unwrap_or(1.0) * per_epoch as f64).ceil() as usize,
         };
         if steps == 0 {
-            return Err(Error::usage("--epochs 0: nothing would be trained"));
+            return Err(
+                Error::usage("--epochs 0: nothing would be trained").hint("--epochs 1 goes through the data once")
+            );
         }
         let warmup = match (self.warmup_steps, self.warmup_ratio) {
             (Some(steps), _) => steps,
@@ -269,7 +280,10 @@ impl Train {
                         live.template = Some(template);
                     }
                 }
-                None => session.base_mut()?.trained = true,
+                None => {
+                    let base = session.base_mut()?;
+                    (base.trained, base.unsaved) = (true, true);
+                }
             }
         }
         let ended = ended(&name, &recorder, &plan, &outcome);

@@ -12,7 +12,7 @@ use crate::session::{Answer, Session};
 #[derive(Parser)]
 #[command(name = "unload")]
 pub(super) struct Unload {
-    /// Drop adapters that were trained and not saved
+    /// Drop what was trained and not saved
     #[arg(long)]
     force: bool,
 }

@@ -14,12 +14,12 @@ pub(super) struct Unmerge {}
 
 impl Verb for Unmerge {
     fn run(self, session: &mut Session, task: Task<'_>) -> Answer {
-        let adapter = session.base_mut()?.unmerge()?;
+        let (adapter, strength) = session.base_mut()?.unmerge()?;
         let base = session.base()?;
         let kind = base.type_name();
         let live = session.adapters.iter().any(|a| a.name == adapter);
         if live {
-            session.active = vec![(adapter.clone(), 1.0)];
+            session.active = vec![(adapter.clone(), strength)];
         }
         let state = if live { "active again" } else { "no longer live" };
         task.emit(Event::Text(format!(

@@ -27,7 +27,9 @@ impl Verb for Use {
         let parse = |text: &String| -> Result<(String, f32)> {
             let (name, weight) = text.rsplit_once(':').unwrap_or((text, "1"));
             session.adapter_index(name)?;
-            let weight: f32 = weight.parse().map_err(|_| Error::usage(format!("{text}: {weight} is not a weight")))?;
+            let weight: f32 = weight.parse().map_err(|_| {
+                Error::usage(format!("{text}: {weight} is not a weight")).hint(format!("use {name}:0.5"))
+            })?;
             Ok((name.to_owned(), weight))
         };
         let active = self.names.iter().map(parse).collect::<Result<Vec<_>>>()?;

@@ -64,7 +64,7 @@ impl super::Dropout {
     pub(super) fn apply(&self, first: usize, x: &mut [f32]) {
         let threshold = (self.p * 65536.0).round() as u64;
         let keep = 1.0 / (1.0 - self.p);
-        debug_assert!(first % 4 == 0);
+        debug_assert!(first.is_multiple_of(4));
         for (i, four) in x.chunks_mut(4).enumerate() {
             let bits = mix(self.key ^ ((first / 4 + i) as u64).wrapping_mul(GOLDEN));
             for (j, x) in four.iter_mut().enumerate() {

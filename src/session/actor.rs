@@ -123,7 +123,12 @@ fn serve(dispatch: Dispatch, inbox: &Receiver<Request>, cancel: &Cancel, names: 
     let mut parameters = Map::new();
     while let Ok(request) = inbox.recv() {
         match request {
-            Request::Parameters(new) => parameters.extend(new),
+            Request::Parameters(new) => {
+                for (name, value) in &new {
+                    session.variables.set(name, value.clone());
+                }
+                parameters.extend(new);
+            }
             Request::Cell { text, sink, outcomes } => {
                 cancel.reset();
                 let task = Task::new(sink.as_ref(), cancel);
@@ -216,7 +221,9 @@ impl Work<'_> {
                 Ok(json!({"name": name, "value": value}))
             }
             StatementKind::Help { topic } => {
-                let text = (self.dispatch.help)(topic.as_deref())?;
+                // `help --help` is help on help.
+                let topic = topic.as_deref().map(|t| if matches!(t, "--help" | "-h") { "help" } else { t });
+                let text = (self.dispatch.help)(topic)?;
                 self.task.emit(Event::Text(text.clone()));
                 Ok(json!({"topic": topic, "text": text}))
             }

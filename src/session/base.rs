@@ -23,17 +23,27 @@ pub struct Base {
     pub merged: Vec<Merged>,
     /// Whether full fine-tuning has changed its weights.
     pub trained: bool,
+    /// Whether full fine-tuning has changed them since they were saved.
+    pub unsaved: bool,
 }
 
 /// A merge that can be undone.
 pub struct Merged {
     pub adapter: String,
+    /// How strongly it was merged.
+    pub strength: f32,
     pub into: &'static str,
     /// How the base was quantized before, as a whole and each linear layer.
     quant: Option<QuantSpec>,
     specs: Vec<Option<QuantSpec>>,
     /// The weights before, where their source no longer has them.
     kept: Option<Vec<Weight>>,
+}
+
+/// What a quantization replaced.
+pub struct Replaced {
+    weights: Vec<Option<Weight>>,
+    quant: Option<QuantSpec>,
 }
 
 impl Base {
@@ -102,7 +112,8 @@ impl Base {
     }
 
     /// Quantizes every linear layer that `keep` does not name: from the weights that stand if they are dense, else from the
-    /// originals. Calls `each` with the index, the original and what became of it.
+    /// originals. Calls `each` with the index, the original and what became of it. Returns what stood before, for
+    /// [`Base::put_back`].
     ///
     /// # Errors
     /// Interrupted or out of memory; nothing has changed then.
@@ -112,7 +123,7 @@ impl Base {
         keep: &dyn Fn(&str) -> bool,
         task: Task<'_>,
         mut each: impl FnMut(usize, &Weight, &Weight) -> Result<()>,
-    ) -> Result<()> {
+    ) -> Result<Replaced> {
         let count = self.decoder.linears.len();
         let mut meter = task.meter("quantizing", count as u64, Unit::Items);
         // The new weights are a quarter of the old ones: they are held beside them until all are made.
@@ -138,13 +149,22 @@ impl Base {
             each(index, original, &weight)?;
             new.push(Some(weight));
         }
-        for (index, weight) in new.into_iter().enumerate() {
-            if let Some(weight) = weight {
-                self.decoder.linear_mut(index).weight = weight;
-            }
-        }
-        self.quant = Some(spec);
-        Ok(())
+        let quant = self.quant.replace(spec);
+        Ok(Replaced { weights: self.swap(new), quant })
+    }
+
+    /// Undoes a quantization.
+    pub fn put_back(&mut self, replaced: Replaced) {
+        self.swap(replaced.weights);
+        self.quant = replaced.quant;
+    }
+
+    /// Exchanges the weights of linear layers; returns those that were there.
+    fn swap(&mut self, weights: Vec<Option<Weight>>) -> Vec<Option<Weight>> {
+        let exchange = |(index, weight): (usize, Option<Weight>)| {
+            weight.map(|weight| std::mem::replace(&mut self.decoder.linear_mut(index).weight, weight))
+        };
+        weights.into_iter().enumerate().map(exchange).collect()
     }
 
     /// Replaces every linear layer by what `make` gives for it, one at a time; on an error what was there is read again.
@@ -153,7 +173,7 @@ impl Base {
     /// Whatever `make` fails with, and interrupts.
     pub fn merge(
         &mut self,
-        adapter: &str,
+        (adapter, strength): (&str, f32),
         into: &'static str,
         quant: Option<QuantSpec>,
         task: Task<'_>,
@@ -165,6 +185,7 @@ impl Base {
         let unique = self.trained || !self.merged.is_empty();
         let mut merged = Merged {
             adapter: adapter.to_owned(),
+            strength,
             into,
             quant: self.quant,
             specs: (0..count).map(|i| self.decoder.linear(i).weight.spec()).collect(),
@@ -190,15 +211,15 @@ impl Base {
         Ok(())
     }
 
-    /// Undoes the last merge, bit for bit. Returns the adapter's name.
+    /// Undoes the last merge, bit for bit. Returns the adapter's name and how strongly it was merged.
     ///
     /// # Errors
     /// Nothing is merged; the source has changed.
-    pub fn unmerge(&mut self) -> Result<String> {
+    pub fn unmerge(&mut self) -> Result<(String, f32)> {
         let Some(merged) = self.merged.pop() else {
             return Err(Error::state("nothing is merged into the base").hint("`merge NAME` folds an adapter into it"));
         };
-        let (adapter, count) = (merged.adapter.clone(), self.decoder.linears.len());
+        let (adapter, count) = ((merged.adapter.clone(), merged.strength), self.decoder.linears.len());
         self.restore(merged, count)?;
         Ok(adapter)
     }

@@ -75,7 +75,7 @@ pub fn run(
     let mut since_best = 0;
     let mut saved = Instant::now();
     loop {
-        let due = trainer.step % plan.eval_every.max(1) == 0 || trainer.step == plan.steps;
+        let due = trainer.step.is_multiple_of(plan.eval_every.max(1)) || trainer.step == plan.steps;
         if let Some(held_out) = held_out.filter(|_| due) {
             let evaluation =
                 match eval::evaluate(subject.decoder(), subject.adapter(), &held_out.samples, backend, task) {

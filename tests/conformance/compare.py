@@ -40,6 +40,10 @@ class Comparisons:
         self.lines.append((self.where, f"{what}: {one:.5g} and {other:.5g} differ by at least {least:g}"))
         assert abs(one - other) >= least, f"{what}: {one} and {other} do not differ"
 
+    def note(self, line):
+        """A line that compares nothing."""
+        self.lines.append((self.where, line))
+
     def _record(self, what, difference, tolerance, before):
         verdict = "within" if difference <= tolerance else "NOT WITHIN"
         line = f"{what}: {before}{difference:.1e}, {verdict} {tolerance:g}"
@@ -48,5 +52,5 @@ class Comparisons:
 
 
 def shortened(value):
-    text = str(value)
+    text = repr(value)
     return text if len(text) <= 80 else f"{text[:77]}…"

@@ -26,6 +26,8 @@ def pytest_configure(config):
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
     torch.use_deterministic_algorithms(True)
+    config.addinivalue_line("filterwarnings", "ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
+    config.addinivalue_line("filterwarnings", "ignore:Could not find a config file in:UserWarning")
     config.stash[DONE] = []
 
 

@@ -21,17 +21,21 @@ class Lab:
 
     def __call__(self, *statements):
         """The results of the statements, all of which must succeed."""
+        lines, status = self.lines(*statements)
+        failed = [line for line in lines if line["status"] != "ok"]
+        assert not failed, json.dumps(failed, indent=1, ensure_ascii=False)
+        assert status == 0, f"exit status {status}"
+        assert [line["statement"] for line in lines] == list(statements)
+        return [line["result"] for line in lines]
+
+    def lines(self, *statements):
+        """The JSON lines of the statements up to the first that fails, and the exit status."""
         command = [str(BINARY), "--json"]
         for statement in statements:
             command += ["-c", statement]
         environment = {**os.environ, "LORALAB_RUNS": str(self.folder / "runs")}
-        done = subprocess.run(command, cwd=self.folder, env=environment, capture_output=True, text=True, timeout=900)
-        lines = [json.loads(line) for line in done.stdout.splitlines()]
-        failed = [line for line in lines if line["status"] != "ok"]
-        assert not failed, json.dumps(failed, indent=1, ensure_ascii=False)
-        assert done.returncode == 0, f"exit status {done.returncode}: {done.stderr[-2000:]}"
-        assert [line["statement"] for line in lines] == list(statements)
-        return [line["result"] for line in lines]
+        done = subprocess.run(command, cwd=self.folder, env=environment, stdout=subprocess.PIPE, text=True, timeout=900)
+        return [json.loads(line) for line in done.stdout.splitlines()], done.returncode
 
 
 def quoted(path):

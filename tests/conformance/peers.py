@@ -10,7 +10,7 @@ import transformers
 from peft import PeftModel
 from safetensors.torch import load_file
 from torch.nn.functional import cross_entropy
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
 
 IGNORED = -100
 
@@ -32,6 +32,11 @@ def load_adapter(base, folder, **options):
 def tensors_of(folder):
     """All tensors of a model's or an adapter's folder, by name."""
     return {name: tensor for file in sorted(Path(folder).glob("*.safetensors")) for name, tensor in load_file(file).items()}
+
+
+def golden_text(folder):
+    """A golden case's text, as one row."""
+    return as_tokens(folder / "model", (folder / "text.txt").read_text(encoding="utf-8"))
 
 
 def as_tokens(folder, text):
@@ -64,19 +69,23 @@ def mean_loss(model, rows):
     return sum(loss_sum(model, [row]).item() for row in rows) / scored(rows)
 
 
-def train(model, rows, *, steps, batch_size, grad_accum, learning_rate, schedule, warmup_steps, weight_decay, max_grad_norm):
-    """PyTorch's loop over rows in their order. A step's loss is the sum over its scored tokens by their number.
+def steps_of(rows, batch_size, grad_accum=1):
+    """The rows in their order as optimizer steps: each a list of batches, each a list of rows."""
+    batches = [rows[at : at + batch_size] for at in range(0, len(rows), batch_size)]
+    return [batches[at : at + grad_accum] for at in range(0, len(batches), grad_accum)]
+
+
+def train(model, steps, *, learning_rate, schedule="linear", warmup_steps=0, weight_decay=0.0, max_grad_norm=1.0):
+    """PyTorch's loop. A step's loss is the sum over its scored tokens, of all its batches, by their number.
 
     Returns losses, gradient norms before clipping, learning rates: one a step.
     """
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(trained, lr=learning_rate, betas=(0.9, 0.999), eps=1e-8, weight_decay=weight_decay)
-    scheduler = transformers.get_scheduler(schedule, optimizer, num_warmup_steps=warmup_steps, num_training_steps=steps)
+    scheduler = transformers.get_scheduler(schedule, optimizer, warmup_steps, len(steps))
     losses, norms, rates = [], [], []
     model.train()
-    for step in range(steps):
-        first = step * grad_accum * batch_size
-        batches = [rows[at : at + batch_size] for at in range(first, first + grad_accum * batch_size, batch_size)]
+    for batches in steps:
         predictions = sum(scored(batch) for batch in batches)
         total = 0.0
         for batch in batches:
@@ -91,6 +100,18 @@ def train(model, rows, *, steps, batch_size, grad_accum, learning_rate, schedule
         optimizer.zero_grad()
     model.eval()
     return losses, norms, rates
+
+
+def save_with_bitsandbytes(source, folder, kind="nf4", double=True):
+    """Quantizes the model in `source` as QLoRA does and saves it as transformers does."""
+    settings = BitsAndBytesConfig(
+        load_in_4bit=True, bnb_4bit_quant_type=kind, bnb_4bit_use_double_quant=double, bnb_4bit_compute_dtype=torch.float32
+    )
+    model = AutoModelForCausalLM.from_pretrained(
+        source, dtype=torch.float32, quantization_config=settings, device_map="cpu"
+    )
+    model.save_pretrained(folder)
+    AutoTokenizer.from_pretrained(source).save_pretrained(folder)
 
 
 def dequantized(tensors, name):

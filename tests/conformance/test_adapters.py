@@ -42,7 +42,7 @@ def test_trained_here_loads_in_peft(case, flags, lab, compare):
         "save-adapter a saved",
     )
     base = peers.load_model(folder / "model")
-    rows = [peers.as_tokens(folder / "model", (folder / "text.txt").read_text(encoding="utf-8"))]
+    rows = [peers.golden_text(folder)]
     compare.number("loss of the base", losses(here)["base"], peers.mean_loss(base, rows))
     peer = peers.load_adapter(base, lab.folder / "saved")
     compare.apart("base and adapter", losses(here)["base"], losses(here)["a"])
@@ -78,7 +78,7 @@ def check_loads_here(folder, adapter, peer, lab, compare):
         f"eval {quoted(folder / 'text.txt')}",
         "save-adapter a again",
     )
-    rows = [peers.as_tokens(folder / "model", (folder / "text.txt").read_text(encoding="utf-8"))]
+    rows = [peers.golden_text(folder)]
     compare.apart("base and adapter", losses(here)["base"], losses(here)["a"])
     compare.number("loss with the adapter", losses(here)["a"], peers.mean_loss(peer, rows))
     compare.equal("parameters", loaded["trainable_parameters"], count(peer))
@@ -93,7 +93,7 @@ def test_real_model(lab, compare):
     _, _, _, here, _ = lab(
         f"load {quoted(peers.SMOLLM2)} {EXACT}",
         "attach-lora a --rank 8 --alpha 16 --targets all-linear",
-        f"train {quoted(peers.TEXTS / 'devil.train.jsonl')} --steps 4 --batch-size 2 --max-seq-len 96 --learning-rate 2e-3",
+        f"train {quoted(peers.TEXTS / 'devil.train.jsonl')} --steps 6 --batch-size 2 --max-seq-len 96 --learning-rate 5e-3",
         "eval text.txt",
         "save-adapter a saved",
     )

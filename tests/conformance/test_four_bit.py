@@ -3,7 +3,7 @@
 import bitsandbytes.functional
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
+from transformers import AutoModelForCausalLM
 
 import peers
 from lab import EXACT, GOLDEN, losses, quoted
@@ -17,10 +17,10 @@ CASES = ["llama", "llama-untied"]
 @pytest.mark.parametrize("kind, double", KINDS, ids=IDS)
 def test_saved_by_bitsandbytes_loads_here(case, kind, double, lab, compare):
     folder = GOLDEN / case
-    save_with_bitsandbytes(folder / "model", lab.folder / "saved", kind, double)
+    peers.save_with_bitsandbytes(folder / "model", lab.folder / "saved", kind, double)
     _, here = lab("load saved", f"eval {quoted(folder / 'text.txt')}")
     peer, packed = peers.load_dequantized(lab.folder / "saved")
-    rows = golden_rows(folder)
+    rows = [peers.golden_text(folder)]
     there = peers.mean_loss(peer, rows)
     compare.equal("weights in 4 bits", len(packed), 7 * peer.config.num_hidden_layers)
     compare.apart("16 and 4 bits", peers.mean_loss(peers.load_model(folder / "model"), rows), there, least=1e-3)
@@ -72,7 +72,7 @@ def test_merged_into_four_bits_loads_in_bitsandbytes(case, lab, compare):
 @pytest.mark.parametrize("case", CASES)
 def test_adapter_trained_on_four_bits_loads_in_peft(case, lab, compare):
     folder = GOLDEN / case
-    save_with_bitsandbytes(folder / "model", lab.folder / "saved", "nf4", True)
+    peers.save_with_bitsandbytes(folder / "model", lab.folder / "saved", "nf4", True)
     *_, here, _ = lab(
         "load saved",
         "attach-lora a --rank 4 --alpha 8",
@@ -83,7 +83,7 @@ def test_adapter_trained_on_four_bits_loads_in_peft(case, lab, compare):
     base, _ = peers.load_dequantized(lab.folder / "saved")
     peer = peers.load_adapter(base, lab.folder / "adapter")
     compare.apart("base and adapter", losses(here)["base"], losses(here)["a"])
-    compare.number("loss with the adapter", losses(here)["a"], peers.mean_loss(peer, golden_rows(folder)))
+    compare.number("loss with the adapter", losses(here)["a"], peers.mean_loss(peer, [peers.golden_text(folder)]))
 
 
 @peers.on_real_model
@@ -99,33 +99,19 @@ def test_real_model(lab, compare):
     compare.number("loss", losses(here)["base"], peers.mean_loss(peer, rows))
 
 
-def save_with_bitsandbytes(source, folder, kind, double):
-    settings = BitsAndBytesConfig(
-        load_in_4bit=True, bnb_4bit_quant_type=kind, bnb_4bit_use_double_quant=double, bnb_4bit_compute_dtype=torch.float32
-    )
-    model = AutoModelForCausalLM.from_pretrained(
-        source, dtype=torch.float32, quantization_config=settings, device_map="cpu"
-    )
-    model.save_pretrained(folder)
-    AutoTokenizer.from_pretrained(source).save_pretrained(folder)
-
-
-def golden_rows(folder):
-    return [peers.as_tokens(folder / "model", (folder / "text.txt").read_text(encoding="utf-8"))]
-
-
 def check_saved(saved, folder, loss, compare):
     """A 4-bit checkpoint made here: in transformers the weights and the loss that it has here."""
     tensors = peers.tensors_of(saved)
     peer, packed = peers.load_dequantized(saved)
     compare.equal("weights in 4 bits", len(packed), 7 * peer.config.num_hidden_layers)
-    compare.number("loss", loss, peers.mean_loss(peer, golden_rows(folder)))
+    compare.number("loss", loss, peers.mean_loss(peer, [peers.golden_text(folder)]))
 
     model = AutoModelForCausalLM.from_pretrained(saved, dtype=torch.float32, device_map="cpu")
-    there = {}
+    there, states = {}, []
     for name in packed:
         weight = model.get_parameter(name)
         state = weight.quant_state
+        states.append(state)
         absmax = state.absmax
         if state.nested:
             outer = state.state2.absmax.repeat_interleave(state.state2.blocksize)[: absmax.numel()]
@@ -133,3 +119,6 @@ def check_saved(saved, folder, loss, compare):
         there[name] = peers.from_codes(weight.data, state.code, absmax, state.blocksize, state.shape)
     here = {name: peers.dequantized(tensors, name) for name in packed}
     compare.tensors("weights as bitsandbytes reads them", here, there, tolerance=1e-7)
+    if all(state.shape[1] % state.blocksize == 0 for state in states):
+        # In training mode bitsandbytes computes in the type it was told to, and correctly where rows are multiples of the block.
+        compare.number("loss as bitsandbytes computes it", loss, peers.mean_loss(model.train(), [peers.golden_text(folder)]))

@@ -38,7 +38,7 @@ def test_random_llama_loads_here(shape, tied, lab, compare):
     assert len(list((lab.folder / "made").glob("*.safetensors"))) > 1
 
     loaded, here = lab("load made", f"eval {quoted(GOLDEN / 'llama' / 'text.txt')}")
-    compare.number("loss, from shards", losses(here)["base"], peers.mean_loss(model, [golden_text("llama")]))
+    compare.number("loss, from shards", losses(here)["base"], peers.mean_loss(model, [peers.golden_text(GOLDEN / "llama")]))
     compare.equal("parameters", loaded["parameters"], model.num_parameters())
 
 
@@ -57,7 +57,7 @@ def test_merged_loads_in_transformers(case, kept_in, lab, compare):
         f"eval {text}",
     )
     model = peers.load_model(lab.folder / "merged")
-    there = peers.mean_loss(model, [golden_text(case)])
+    there = peers.mean_loss(model, [peers.golden_text(GOLDEN / case)])
     compare.number("loss of the merged model", losses(after)["base"], there)
     compare.number("loss that merge gives", merged["loss_after"], there)
     compare.number("merged and not merged", losses(after)["base"], losses(before)["a"], tolerance=1e-5)
@@ -91,10 +91,6 @@ def test_real_model_merged(lab, compare):
     rounded = {name: peer[name].bfloat16() for name in saved}
     compare.tensors("weights as PEFT merges them, in bf16", saved, rounded, tolerance=1e-4)
     check_dress(peers.SMOLLM2, lab.folder / "merged", compare)
-
-
-def golden_text(case):
-    return peers.as_tokens(GOLDEN / case / "model", (GOLDEN / case / "text.txt").read_text(encoding="utf-8"))
 
 
 def dress(folder, kept_in):

@@ -5,20 +5,19 @@ the same, or over other positions, is another loss, and a greedy answer to anoth
 """
 
 import json
-import shutil
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, PreTrainedTokenizerFast
 
 import peers
 from lab import EXACT, GOLDEN, losses, quoted
 from test_models import TEMPLATE
 from texts import TEXTS
 
-BYTES = pytest.param("bytes", id="bytes")
-REAL = pytest.param("smollm2", id="smollm2", marks=peers.on_real_model)
-EVERY_TOKENIZER = pytest.mark.parametrize("model", [BYTES, REAL], indirect=True)
+REAL = pytest.param("smollm2", marks=peers.on_real_model)
+EVERY_TOKENIZER = pytest.mark.parametrize("model", ["bytes", "begin of text", "pieces", REAL], indirect=True)
 
 CONVERSATIONS = [
     [("user", "What is 2 + 2?"), ("assistant", "4.")],
@@ -31,13 +30,33 @@ CONVERSATIONS = [
 def model(request, tmp_path):
     """A folder `model` with a tokenizer that has a chat template, and random weights."""
     folder = tmp_path / "model"
-    source = GOLDEN / "llama" / "model" if request.param == "bytes" else peers.SMOLLM2
-    folder.mkdir()
-    for file in source.glob("tokenizer*"):
-        shutil.copy(file, folder)
-    if request.param == "bytes":
-        (folder / "chat_template.jinja").write_text(TEMPLATE)
+    if request.param == "smollm2":
+        AutoTokenizer.from_pretrained(peers.SMOLLM2).save_pretrained(folder)
+        return make_weights(folder)
+    tokenizer = AutoTokenizer.from_pretrained(GOLDEN / "llama" / "model")
+    if request.param == "pieces":
+        tokenizer = pieces()
+    if request.param == "begin of text":
+        begin = (tokenizer.bos_token, tokenizer.bos_token_id)
+        tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing(
+            single=f"{begin[0]} $A", special_tokens=[begin]
+        )
+    tokenizer.chat_template = TEMPLATE
+    tokenizer.save_pretrained(folder)
     return make_weights(folder)
+
+
+def pieces():
+    """A tokenizer in the manner of SentencePiece: spaces are letters of the words behind them, unknown letters are bytes."""
+    inner = Tokenizer(models.BPE(unk_token="<unk>", fuse_unk=True, byte_fallback=True))
+    inner.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="first", split=False)
+    inner.decoder = decoders.Sequence(
+        [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
+    )
+    special = ["<unk>", "<pad>", "<bos>", "<eos>"] + [f"<0x{byte:02X}>" for byte in range(256)]
+    trainer = trainers.BpeTrainer(vocab_size=500, special_tokens=special, limit_alphabet=80, show_progress=False)
+    inner.train_from_iterator(TEXTS[:5] * 4, trainer)
+    return PreTrainedTokenizerFast(tokenizer_object=inner, pad_token="<pad>", bos_token="<bos>", eos_token="<eos>")
 
 
 def make_weights(folder):
@@ -112,18 +131,22 @@ def test_conversations(model, lab, compare):
     compare.number("loss of the first step", run["losses"][0], peers.mean_loss(peer, rows[:4]))
 
 
-def test_prompts_without_a_template(lab, compare):
-    source = GOLDEN / "llama" / "model"
+@EVERY_TOKENIZER
+def test_prompts_without_a_template(model, lab, compare):
     pairs = [{"prompt": f"{text}?", "response": f"{text}!"} for text in TEXTS]
     write_rows(lab.folder / "pairs.jsonl", pairs)
-    _, here = lab(f"load {quoted(source)}", "eval pairs.jsonl")
-    tokenizer = AutoTokenizer.from_pretrained(source)
+    _, here = lab("load model", "eval pairs.jsonl --template none")
+    tokenizer = AutoTokenizer.from_pretrained(model)
     rows = []
     for pair in pairs:
-        prompt, response = tokenizer(pair["prompt"]).input_ids, tokenizer(pair["response"]).input_ids
-        answer = response + [tokenizer.eos_token_id]
+        prompt = tokenizer(pair["prompt"]).input_ids
+        whole = tokenizer(pair["prompt"] + pair["response"]).input_ids
+        # Where a token would reach over the border the response is encoded by itself, so that the prompt is what it is in generation.
+        begins = whole[: len(prompt)] == prompt
+        answer = whole[len(prompt) :] if begins else tokenizer(pair["response"], add_special_tokens=False).input_ids
+        answer = [*answer, tokenizer.eos_token_id]
         rows.append({"input_ids": prompt + answer, "labels": [peers.IGNORED] * len(prompt) + answer})
-    check_rows("prompts and responses", here, peers.load_model(source), rows, compare)
+    check_rows("prompts and responses", here, peers.load_model(model), rows, compare)
 
 
 @EVERY_TOKENIZER

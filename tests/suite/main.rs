@@ -1,5 +1,8 @@
 //! Everything that is tested through the public interface, in one binary because linking takes longer than compiling.
 
+mod architecture;
+mod bad_input;
 mod cli;
 mod golden;
+mod session;
 mod support;
