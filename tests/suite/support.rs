@@ -188,8 +188,13 @@ impl Ran {
     }
 
     pub(crate) fn warnings(&self) -> Vec<&str> {
-        let warning = |event| if let &Event::Warning(ref text) = event { Some(text.as_str()) } else { None };
-        self.events.iter().filter_map(warning).collect()
+        let mut warnings = Vec::new();
+        for event in &self.events {
+            if let Event::Warning(text) = event {
+                warnings.push(text.as_str());
+            }
+        }
+        warnings
     }
 }
 
