@@ -140,7 +140,18 @@ impl LoraConfig {
                 return Err(Error::unsupported(format!(
                     "adapter_config.json: {key} = {} is not supported",
                     config[*key]
-                )));
+                ))
+                .hint(PLAIN));
+            }
+        }
+        match &config["init_lora_weights"] {
+            Value::Null | Value::Bool(_) => {}
+            Value::String(init) if init == "gaussian" => {}
+            other => {
+                return Err(Error::unsupported(format!(
+                    "adapter_config.json: init_lora_weights = {other} changes the base's weights"
+                ))
+                .hint(PLAIN));
             }
         }
         let size = |key: &str, or: u64| match config.get(key) {
@@ -182,6 +193,9 @@ impl LoraConfig {
         })
     }
 }
+
+/// What to do with a variant that cannot be read.
+const PLAIN: &str = "merge it in PEFT and load the merged model, or train a plain LoRA adapter";
 
 /// Keys of `adapter_config.json` whose other-than-default values change what an adapter computes.
 const CHANGES_ARITHMETIC: &[&str] = &[

@@ -25,7 +25,8 @@ pub(super) fn spec(config: &Value) -> Result<Spec> {
     }
     let activation = config["hidden_act"].as_str().unwrap_or("silu");
     if !matches!(activation, "silu" | "swish") {
-        return Err(Error::unsupported(format!("config.json: hidden_act {activation}; Llama models have silu")));
+        return Err(Error::unsupported(format!("config.json: hidden_act {activation}; Llama models have silu"))
+            .hint("load a model of model_type llama with hidden_act silu"));
     }
     Ok(Spec {
         architecture: "llama".to_owned(),
