@@ -127,7 +127,7 @@ impl AttachLora {
 }
 
 /// A learning rate to start from: 2e-4, usual for adapters at a width of 4096, and more for narrower models by the square root of
-/// the width; rounded to one digit. A rule of thumb that held in trials on the built-in model and SmolLM2-135M.
+/// the width; rounded to one digit. A rule of thumb, tried on the built-in model.
 pub(super) fn suggested_rate(width: usize) -> f64 {
     let rate = 2e-4 * (4096.0 / width as f64).sqrt();
     let digit = 10f64.powf(rate.log10().floor());
