@@ -33,7 +33,7 @@ mod arguments;
 use clap::{ArgMatches, Command};
 use serde_json::Value;
 
-pub use help::{help, markdown};
+pub use help::markdown;
 
 use crate::error::{Error, Result};
 use crate::event::Task;
@@ -101,7 +101,7 @@ pub fn all() -> Vec<Command> {
 /// # Errors
 /// The system has no thread left.
 pub fn start() -> Result<Lab> {
-    Lab::start(Dispatch { run, help })
+    Lab::start(Dispatch { run, help: help::page })
 }
 
 /// Runs a verb with its arguments.

@@ -14,6 +14,11 @@ pub use task::{Cancel, Meter, Task};
 pub trait Sink: Send + Sync {
     /// Takes one event.
     fn emit(&self, event: Event);
+
+    /// Asks the user whether to go on with something that loses work; `None` where nobody can be asked.
+    fn confirm(&self, _question: &str) -> Option<bool> {
+        None
+    }
 }
 
 /// Something that happened.
@@ -23,6 +28,12 @@ pub enum Event {
     Text(String),
     /// Output that is shown verbatim (`echo`, the output of `!command`); `error` tells standard error.
     Stream { text: String, error: bool },
+    /// The value that was asked for, as that of `config NAME`.
+    Value(String),
+    /// Something to read beside the work, as help.
+    Page(Page),
+    /// Everything shown so far may go.
+    Clear,
     /// Something the user should know though the command went on.
     Warning(String),
     /// Commands to type next, in the order of usefulness.
@@ -47,6 +58,14 @@ pub enum Event {
     Evaluated(Evaluated),
     /// A training run has ended (or was interrupted).
     RunEnded(RunEnded),
+}
+
+/// Something to read beside the work.
+#[derive(Debug, Clone)]
+pub struct Page {
+    pub text: String,
+    /// The same in Markdown.
+    pub markdown: String,
 }
 
 /// How far something long has got.

@@ -1,5 +1,9 @@
 //! Files and folders that are whole or not there: written beside their place, synced, then renamed.
 
+mod paths;
+
+pub use paths::paths;
+
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};

@@ -11,6 +11,7 @@
 //! | `block` | the forms that take text verbatim: `%%data`, `%%rust`, `%%python`, `!command` |
 //! | `expand` | words → arguments and values |
 //! | `items` | lists as text, and back |
+//! | `complete` | what the word at the cursor could become |
 //! | `completeness` | whether a front end should ask for another line |
 //! | `highlight` | text → coloured ranges |
 //! | `cells` | a script → cells at lines `# %%` |
@@ -19,6 +20,7 @@
 
 mod block;
 mod cells;
+mod complete;
 mod completeness;
 mod expand;
 mod highlight;
@@ -34,6 +36,7 @@ use std::ops::Range;
 use crate::error::{Error, Result};
 
 pub use cells::{Cell, split_cells};
+pub use complete::{Candidate, CandidateKind, Names, Scope, complete};
 pub use completeness::{Completeness, completeness};
 pub use expand::{Argument, Lookup, evaluate, expand, expand_shell, loop_values};
 pub use highlight::{Class, highlight};

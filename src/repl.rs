@@ -1,10 +1,7 @@
 //! The terminal: a prompt with colours, completion, hints and history. The only place that names rustyline.
 
 mod assistant;
-pub mod complete;
 mod history;
-mod line;
-mod paths;
 
 use std::io::{self, Write};
 
@@ -17,7 +14,7 @@ use assistant::Assistant;
 use history::History;
 
 use crate::error::{Error, Kind, Result};
-use crate::session::Names;
+use crate::language::Names;
 
 const PROMPT: &str = "lora> ";
 

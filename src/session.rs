@@ -8,7 +8,7 @@ mod base;
 mod state;
 mod variables;
 
-pub use actor::{Answer, Dispatch, Lab, Names, Outcome};
+pub use actor::{Answer, Dispatch, Lab, Outcome};
 pub use base::{Base, Merged, Replaced};
 pub use state::{Live, Origin, Session, TrainingData};
 pub use variables::Variables;

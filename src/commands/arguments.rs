@@ -35,9 +35,9 @@ pub(super) fn explain(
     let usage = || format!("{name} --help explains it");
     Err(match error.kind() {
         ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {
-            let text = error.render().to_string();
-            task.emit(Event::Text(text.clone()));
-            return Ok(json!({"topic": name, "text": text}));
+            let page = super::help::page(Some(name))?;
+            task.emit(Event::Page(page.clone()));
+            return Ok(json!({"topic": name, "text": page.text}));
         }
         ErrorKind::UnknownArgument => {
             let error = Error::usage(format!("{name} has no argument {argument}")).at(place(&argument));

@@ -49,7 +49,7 @@ impl Verb for Config {
         }
         let value = session.config.get(&name).cloned().unwrap_or(Value::Null);
         let shown = if value.is_null() { "its own default".to_owned() } else { language::value_text(&value) };
-        task.emit(Event::Text(format!("{name} = {shown}")));
+        task.emit(Event::Value(shown));
         Ok(json!({"name": name, "value": value}))
     }
 }

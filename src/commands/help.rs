@@ -5,7 +5,7 @@ use serde_json::json;
 
 use super::Verb;
 use crate::error::{Error, Result};
-use crate::event::{Event, Task};
+use crate::event::{Event, Page, Task};
 use crate::language;
 use crate::session::{Answer, Session};
 
@@ -19,9 +19,9 @@ pub(super) struct Help {
 
 impl Verb for Help {
     fn run(self, _: &mut Session, task: Task<'_>) -> Answer {
-        let text = help(self.topic.as_deref())?;
-        task.emit(Event::Text(text.clone()));
-        Ok(json!({"topic": self.topic, "text": text}))
+        let page = page(self.topic.as_deref())?;
+        task.emit(Event::Page(page.clone()));
+        Ok(json!({"topic": self.topic, "text": page.text}))
     }
 }
 
@@ -29,7 +29,11 @@ impl Verb for Help {
 ///
 /// # Errors
 /// There is no such verb; the nearest is named.
-pub fn help(topic: Option<&str>) -> Result<String> {
+pub(super) fn page(topic: Option<&str>) -> Result<Page> {
+    text(topic).map(|text| Page { markdown: format!("```text\n{text}\n```"), text })
+}
+
+fn text(topic: Option<&str>) -> Result<String> {
     let mut commands = super::all();
     let Some(topic) = topic else {
         let width = commands.iter().map(|c| c.get_name().len()).max().unwrap_or(0);

@@ -2,7 +2,7 @@
 
 use super::ansi::{self, Ink};
 use super::{board, braille, memory, table, tokens};
-use crate::event::{Event, Progress, Unit};
+use crate::event::{Event, Page, Progress, Unit};
 
 /// Makes text of events: lines of at most `width` columns, with ANSI colours if `color`.
 #[derive(Debug, Clone, Copy)]
@@ -20,6 +20,8 @@ impl Plain {
         match event {
             Event::Text(text) => lines(&ansi::wrap(&ansi::clean(text), width)),
             Event::Stream { text, .. } => text.clone(),
+            Event::Value(text) | Event::Page(Page { text, .. }) => lines(text),
+            Event::Clear => String::new(),
             Event::Warning(text) => {
                 let text = ansi::wrap(&format!("warning: {}", ansi::clean(text)), width);
                 lines(&text.replacen("warning:", &ink.warning("warning:"), 1))

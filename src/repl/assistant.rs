@@ -9,9 +9,8 @@ use rustyline::hint::Hinter;
 use rustyline::validate::{ValidationContext, ValidationResult, Validator};
 use rustyline::{Context, Helper};
 
-use super::complete;
-use crate::language::{Class, Completeness, completeness, highlight};
-use crate::session::Names;
+use crate::files;
+use crate::language::{Candidate, Class, Completeness, Names, Scope, complete, completeness, highlight};
 
 /// Helps at the prompt.
 pub(super) struct Assistant<'a> {
@@ -24,6 +23,10 @@ impl<'a> Assistant<'a> {
     pub(super) fn new(verbs: Vec<Command>, names: Box<dyn Fn() -> Names + 'a>, color: bool) -> Self {
         Self { verbs, names, color }
     }
+
+    fn candidates(&self, line: &str, pos: usize) -> (usize, Vec<Candidate>) {
+        complete(line, pos, Scope { verbs: &self.verbs, names: &(self.names)(), paths: &files::paths })
+    }
 }
 
 impl Helper for Assistant<'_> {}
@@ -32,10 +35,10 @@ impl Completer for Assistant<'_> {
     type Candidate = Pair;
 
     fn complete(&self, line: &str, pos: usize, _: &Context<'_>) -> rustyline::Result<(usize, Vec<Pair>)> {
-        let (start, candidates) = complete::complete(line, pos, &self.verbs, &(self.names)());
+        let (start, candidates) = self.candidates(line, pos);
         // Whoever completes a word in the middle of a line has the blank behind it already.
         let is_last = pos == line.len();
-        let pair = |candidate: complete::Candidate| {
+        let pair = |candidate: Candidate| {
             let space = if candidate.is_whole && is_last { " " } else { "" };
             Pair { replacement: format!("{}{space}", candidate.text), display: candidate.text }
         };
@@ -51,7 +54,7 @@ impl Hinter for Assistant<'_> {
         if pos < line.len() {
             return None;
         }
-        let (start, candidates) = complete::complete(line, pos, &self.verbs, &(self.names)());
+        let (start, candidates) = self.candidates(line, pos);
         let typed = line.get(start..).filter(|typed| !typed.is_empty())?;
         let rest = candidates.first()?.text.strip_prefix(typed)?;
         (!rest.is_empty()).then(|| rest.to_owned())

@@ -10,8 +10,8 @@ use serde_json::{Map, Value, json};
 use super::state::Session;
 use crate::data::{DataSet, Format};
 use crate::error::{Error, Result};
-use crate::event::{Cancel, Event, Sink, Task};
-use crate::language::{self, Argument, BlockKind, Lookup, Statement, StatementKind};
+use crate::event::{Cancel, Event, Page, Sink, Task};
+use crate::language::{self, Argument, BlockKind, Lookup, Names, Statement, StatementKind};
 
 /// What a command comes to: its result for programs. What people see went to the sink.
 pub type Answer = Result<Value>;
@@ -22,7 +22,7 @@ pub struct Dispatch {
     /// Runs a verb with its arguments.
     pub run: fn(&mut Session, &[Argument], Task<'_>) -> Answer,
     /// Help on a verb, or on all of them.
-    pub help: fn(Option<&str>) -> Result<String>,
+    pub help: fn(Option<&str>) -> Result<Page>,
 }
 
 /// How a statement ended. An interrupted command may have both a result so far and an error.
@@ -33,14 +33,6 @@ pub struct Outcome {
     pub seconds: f64,
     pub result: Option<Value>,
     pub error: Option<Error>,
-}
-
-/// Names for completion.
-#[derive(Debug, Clone, Default)]
-pub struct Names {
-    pub variables: Vec<String>,
-    pub adapters: Vec<String>,
-    pub data: Vec<String>,
 }
 
 /// A handle to the session's thread. Clones share it.
@@ -223,9 +215,9 @@ impl Work<'_> {
             StatementKind::Help { topic } => {
                 // `help --help` is help on help.
                 let topic = topic.as_deref().map(|t| if matches!(t, "--help" | "-h") { "help" } else { t });
-                let text = (self.dispatch.help)(topic)?;
-                self.task.emit(Event::Text(text.clone()));
-                Ok(json!({"topic": topic, "text": text}))
+                let page = (self.dispatch.help)(topic)?;
+                self.task.emit(Event::Page(page.clone()));
+                Ok(json!({"topic": topic, "text": page.text}))
             }
             StatementKind::Shell { command } => {
                 let line = language::expand_shell(command, &session.variables)?;

@@ -54,7 +54,8 @@ def pieces():
         [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
     )
     special = ["<unk>", "<pad>", "<bos>", "<eos>"] + [f"<0x{byte:02X}>" for byte in range(256)]
-    trainer = trainers.BpeTrainer(vocab_size=500, special_tokens=special, limit_alphabet=80, show_progress=False)
+    # Without a limit to the alphabet, which would choose among equally frequent letters by chance.
+    trainer = trainers.BpeTrainer(vocab_size=500, special_tokens=special, show_progress=False)
     inner.train_from_iterator(TEXTS[:5] * 4, trainer)
     return PreTrainedTokenizerFast(tokenizer_object=inner, pad_token="<pad>", bos_token="<bos>", eos_token="<eos>")
 
@@ -141,9 +142,9 @@ def test_prompts_without_a_template(model, lab, compare):
     for pair in pairs:
         prompt = tokenizer(pair["prompt"]).input_ids
         whole = tokenizer(pair["prompt"] + pair["response"]).input_ids
-        # Where a token would reach over the border the response is encoded by itself, so that the prompt is what it is in generation.
+        # As in `encoded_parts`, but the first part may begin with a begin of text.
         begins = whole[: len(prompt)] == prompt
-        answer = whole[len(prompt) :] if begins else tokenizer(pair["response"], add_special_tokens=False).input_ids
+        answer = whole[len(prompt) :] if begins else encoded(tokenizer, pair["response"])
         answer = [*answer, tokenizer.eos_token_id]
         rows.append({"input_ids": prompt + answer, "labels": [peers.IGNORED] * len(prompt) + answer})
     check_rows("prompts and responses", here, peers.load_model(model), rows, compare)
@@ -175,21 +176,47 @@ def test_real_model_answers(lab, compare):
 
 
 def rendered(tokenizer, messages, generation=False):
-    text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=generation)
+    return encoded(tokenizer, template(tokenizer, messages, generation))
+
+
+def template(tokenizer, messages, generation=False):
+    return tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=generation)
+
+
+def encoded(tokenizer, text):
     return tokenizer(text, add_special_tokens=False).input_ids
 
 
 def trained_on_answers(tokenizer, messages):
     """A conversation's ids; labels on what the assistant says, from behind its opening to the token that ends its turn."""
-    ids = rendered(tokenizer, messages)
-    labels = [peers.IGNORED] * len(ids)
+    whole, parts, done = template(tokenizer, messages), [], 0
     for number, message in enumerate(messages):
         if message["role"] == "assistant":
-            first, last = len(rendered(tokenizer, messages[:number], True)), len(rendered(tokenizer, messages[: number + 1]))
-            while ids[last - 1] not in tokenizer.all_special_ids:
-                last -= 1
-            labels[first:last] = ids[first:last]
-    return {"input_ids": ids, "labels": labels}
+            first, last = len(template(tokenizer, messages[:number], True)), len(template(tokenizer, messages[: number + 1]))
+            parts += [(whole[done:first], False), (whole[first:last], True)]
+            done = last
+    parts.append((whole[done:], False))
+    row = {"input_ids": [], "labels": []}
+    for ids, (_, trained) in zip(encoded_parts(tokenizer, [text for text, _ in parts]), parts):
+        end = len(ids) if trained else 0
+        while end and ids[end - 1] not in tokenizer.all_special_ids:
+            end -= 1
+        row["input_ids"] += ids
+        row["labels"] += ids[:end] + [peers.IGNORED] * (len(ids) - end)
+    return row
+
+
+def encoded_parts(tokenizer, parts):
+    """The ids of each part of a text.
+
+    Where a token would reach over a border every part is encoded by itself, so that a prompt is what it is in generation.
+    """
+    whole = encoded(tokenizer, "".join(parts))
+    starts = [encoded(tokenizer, "".join(parts[:number])) for number in range(len(parts))]
+    if any(whole[: len(start)] != start for start in starts):
+        return [encoded(tokenizer, part) for part in parts]
+    ends = [len(start) for start in starts[1:]] + [len(whole)]
+    return [whole[len(start) : end] for start, end in zip(starts, ends)]
 
 
 def answer(model, tokenizer, prompt, tokens=12):

@@ -38,9 +38,13 @@ fn names() -> Names {
     }
 }
 
+fn scope<'a>(verbs: &'a [Command], names: &'a Names) -> Scope<'a> {
+    Scope { verbs, names, paths: &crate::files::paths }
+}
+
 /// The candidates at the end of `text`, files left out, and what they replace.
 fn at_end(text: &str) -> (String, Vec<String>) {
-    let (start, found) = complete(text, text.len(), &verbs(), &names());
+    let (start, found) = complete(text, text.len(), scope(&verbs(), &names()));
     let known = |c: &Candidate| !std::path::Path::new(c.text.trim_end_matches('/')).exists();
     (text[start..].to_owned(), found.iter().filter(|c| known(c)).map(|c| c.text.clone()).collect())
 }
@@ -113,8 +117,9 @@ fn variables_are_offered_everywhere_but_in_literal_text() {
 
 #[test]
 fn files_are_offered_where_they_make_sense() {
-    let files =
-        |text: &str| complete(text, text.len(), &verbs(), &names()).1.into_iter().map(|c| c.text).collect::<Vec<_>>();
+    let files = |text: &str| {
+        complete(text, text.len(), scope(&verbs(), &names())).1.into_iter().map(|c| c.text).collect::<Vec<_>>()
+    };
     for text in ["load-adapter src/ma", "train src/ma", "load src/ma", "!cat src/ma", "load \"src/ma"] {
         assert!(files(text)[0].starts_with("src/main.rs"), "{text}: {:?}", files(text));
     }
@@ -126,10 +131,10 @@ fn files_are_offered_where_they_make_sense() {
 #[test]
 fn nothing_is_offered_where_nothing_can_be_known() {
     for text in ["dance --", "# lo", "%%data x\nlo", "echo a", "'lo", "!l", "x = r", "train x y"] {
-        check(text, &text[complete(text, text.len(), &verbs(), &names()).0..], &[]);
+        check(text, &text[complete(text, text.len(), scope(&verbs(), &names())).0..], &[]);
     }
     for (text, cursor) in [("ä", 1), ("load", 99)] {
-        assert_eq!(complete(text, cursor, &verbs(), &names()), (cursor, vec![]));
+        assert_eq!(complete(text, cursor, scope(&verbs(), &names())), (cursor, vec![]));
     }
-    assert_eq!(complete("lo demo", 2, &verbs(), &names()).1.len(), 2);
+    assert_eq!(complete("lo demo", 2, scope(&verbs(), &names())).1.len(), 2);
 }

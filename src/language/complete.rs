@@ -2,15 +2,64 @@
 
 use clap::{Arg, Command, ValueHint};
 
-use super::line::Line;
-use super::paths::paths;
-use crate::session::Names;
+mod line;
+
+use line::Line;
+
+/// Names of what a session holds, to be completed.
+#[derive(Debug, Clone, Default)]
+pub struct Names {
+    pub variables: Vec<String>,
+    pub adapters: Vec<String>,
+    pub data: Vec<String>,
+}
+
+/// What there is to complete.
+#[derive(Clone, Copy)]
+pub struct Scope<'a> {
+    /// The definitions of the commands.
+    pub verbs: &'a [Command],
+    pub names: &'a Names,
+    /// The files and folders whose path begins with what was typed, in order; a folder ends with `/`.
+    pub paths: &'a dyn Fn(&str) -> Vec<String>,
+}
+
+/// What a [`Candidate`] is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CandidateKind {
+    Command,
+    Flag,
+    Value,
+    Variable,
+    Adapter,
+    Data,
+    Model,
+    Path,
+}
+
+impl CandidateKind {
+    /// Its name, as front ends show it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Command => "command",
+            Self::Flag => "flag",
+            Self::Value => "value",
+            Self::Variable => "variable",
+            Self::Adapter => "adapter",
+            Self::Data => "data",
+            Self::Model => "model",
+            Self::Path => "path",
+        }
+    }
+}
 
 /// Something that the word at the cursor could become.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Candidate {
     /// What replaces the text from the start up to the cursor.
     pub text: String,
+    pub kind: CandidateKind,
     /// What it is, in a line; may be empty.
     pub about: String,
     /// Whether another word can follow: a folder can still go on.
@@ -18,14 +67,15 @@ pub struct Candidate {
 }
 
 impl Candidate {
-    fn new(text: impl Into<String>, about: impl ToString) -> Self {
-        Self { text: text.into(), about: about.to_string(), is_whole: true }
+    fn new(kind: CandidateKind, text: impl Into<String>, about: impl ToString) -> Self {
+        Self { text: text.into(), kind, about: about.to_string(), is_whole: true }
     }
 }
 
 /// What the word before `cursor` (in bytes) could become: the byte at which it begins, and the candidates in order.
 #[must_use]
-pub fn complete(text: &str, cursor: usize, verbs: &[Command], names: &Names) -> (usize, Vec<Candidate>) {
+pub fn complete(text: &str, cursor: usize, scope: Scope<'_>) -> (usize, Vec<Candidate>) {
+    let Scope { verbs, names, .. } = scope;
     let Some(before) = text.get(..cursor) else { return (cursor, Vec::new()) };
     let Some(line) = Line::at_end_of(before) else { return (cursor, Vec::new()) };
     if line.quote != Some('\'')
@@ -43,10 +93,10 @@ pub fn complete(text: &str, cursor: usize, verbs: &[Command], names: &Names) -> 
         None if line.quote.is_some() => (cursor, Vec::new()),
         None => (line.start, beginning(first_words(verbs), item)),
         Some((&("help" | "?"), _)) => (line.start, beginning(topics(verbs), item)),
-        Some((first, _)) if first.starts_with('!') => (line.start, quoted(paths(item), line.quote)),
+        Some((first, _)) if first.starts_with('!') => (line.start, quoted(paths(item, scope), line.quote)),
         Some((verb, words)) => {
             let found =
-                find(verbs, verb).map_or_else(Vec::new, |command| arguments(command, words, &line, item, names));
+                find(verbs, verb).map_or_else(Vec::new, |command| arguments(command, words, &line, item, scope));
             (line.start, quoted(found, line.quote))
         }
     }
@@ -63,13 +113,17 @@ fn variables(before: &str, start: usize, names: &Names) -> Option<(usize, Vec<Ca
     }
     let close = if braced { "}" } else { "" };
     let found = names.variables.iter().filter(|name| name.starts_with(typed));
-    let candidate = |name: &String| Candidate::new(format!("{name}{close}"), "variable");
+    let candidate = |name: &String| Candidate::new(CandidateKind::Variable, format!("{name}{close}"), "variable");
     Some((start, found.map(candidate).collect()))
 }
 
 fn topics(verbs: &[Command]) -> Vec<Candidate> {
     let about = |verb: &Command| verb.get_about().map(ToString::to_string).unwrap_or_default();
-    verbs.iter().filter(|verb| !verb.is_hide_set()).map(|verb| Candidate::new(verb.get_name(), about(verb))).collect()
+    verbs
+        .iter()
+        .filter(|verb| !verb.is_hide_set())
+        .map(|verb| Candidate::new(CandidateKind::Command, verb.get_name(), about(verb)))
+        .collect()
 }
 
 /// What a statement can begin with.
@@ -82,7 +136,7 @@ fn first_words(verbs: &[Command]) -> Vec<Candidate> {
         ("exit", "leaves"),
     ] {
         if words.iter().all(|candidate| candidate.text != word) {
-            words.push(Candidate::new(word, about));
+            words.push(Candidate::new(CandidateKind::Command, word, about));
         }
     }
     words
@@ -98,18 +152,18 @@ fn beginning(mut candidates: Vec<Candidate>, typed: &str) -> Vec<Candidate> {
 }
 
 /// What can stand as an argument of `command` behind `words`.
-fn arguments(command: &Command, words: &[&str], line: &Line<'_>, item: &str, names: &Names) -> Vec<Candidate> {
+fn arguments(command: &Command, words: &[&str], line: &Line<'_>, item: &str, scope: Scope<'_>) -> Vec<Candidate> {
     if let Some((word, rest)) = words.split_first()
         && let Some(subcommand) = command.find_subcommand(word)
     {
-        return arguments(subcommand, rest, line, item, names);
+        return arguments(subcommand, rest, line, item, scope);
     }
     let flag = match line.word.split_once('=') {
         Some((flag, _)) if flag.starts_with("--") => find_flag(command, flag),
         _ => open_flag(command, words),
     };
     if let Some(flag) = flag {
-        return values(flag, item, names);
+        return values(flag, item, scope);
     }
     if item.starts_with('-') && line.quote.is_none() {
         return beginning(flags(command, words), item);
@@ -118,7 +172,7 @@ fn arguments(command: &Command, words: &[&str], line: &Line<'_>, item: &str, nam
         if words.is_empty() { command.get_subcommands().cloned().collect() } else { Vec::new() };
     let mut found = beginning(topics(&subcommands), item);
     if let Some(positional) = positional(command, words) {
-        found.extend(values(positional, item, names));
+        found.extend(values(positional, item, scope));
     }
     if found.is_empty() && item.is_empty() {
         found = flags(command, words);
@@ -166,41 +220,57 @@ fn flags(command: &Command, words: &[&str]) -> Vec<Candidate> {
         let long = arg.get_long().filter(|_| !arg.is_hide_set())?;
         let repeats = matches!(arg.get_action(), clap::ArgAction::Append);
         let help = arg.get_help().map(ToString::to_string).unwrap_or_default();
-        (repeats || !is_given(long)).then(|| Candidate::new(format!("--{long}"), help))
+        (repeats || !is_given(long)).then(|| Candidate::new(CandidateKind::Flag, format!("--{long}"), help))
     };
     let mut found: Vec<Candidate> = command.get_arguments().filter_map(candidate).collect();
     if command.get_arguments().all(|arg| arg.get_id() != "help") && !is_given("help") {
-        found.push(Candidate::new("--help", "explains the command"));
+        found.push(Candidate::new(CandidateKind::Flag, "--help", "explains the command"));
     }
     found
 }
 
 /// What can be the value of `arg`.
-fn values(arg: &Arg, item: &str, names: &Names) -> Vec<Candidate> {
+fn values(arg: &Arg, item: &str, scope: Scope<'_>) -> Vec<Candidate> {
+    let names = scope.names;
     let possible = arg.get_possible_values();
     if !possible.is_empty() {
         let about =
             |value: &clap::builder::PossibleValue| value.get_help().map(ToString::to_string).unwrap_or_default();
         let shown = possible.iter().filter(|value| !value.is_hide_set());
-        return beginning(shown.map(|value| Candidate::new(value.get_name(), about(value))).collect(), item);
+        return beginning(
+            shown.map(|value| Candidate::new(CandidateKind::Value, value.get_name(), about(value))).collect(),
+            item,
+        );
     }
-    let known = |list: &[String], about: &str| list.iter().map(|name| Candidate::new(name, about)).collect::<Vec<_>>();
+    let known = |list: &[String], kind: CandidateKind, about: &str| {
+        list.iter().map(|name| Candidate::new(kind, name, about)).collect::<Vec<_>>()
+    };
     let mut found = Vec::new();
     let mut with_paths = false;
     for meaning in meanings(arg) {
         match meaning {
-            Meaning::Adapters => found.extend(known(&names.adapters, "adapter")),
-            Meaning::Bases => found.push(Candidate::new("base", "the model without an adapter")),
-            Meaning::Data => found.extend(known(&names.data, "data set")),
-            Meaning::Demo => found.push(Candidate::new("demo", "the built-in model")),
+            Meaning::Adapters => found.extend(known(&names.adapters, CandidateKind::Adapter, "adapter")),
+            Meaning::Bases => {
+                found.push(Candidate::new(CandidateKind::Adapter, "base", "the model without an adapter"))
+            }
+            Meaning::Data => found.extend(known(&names.data, CandidateKind::Data, "data set")),
+            Meaning::Demo => found.push(Candidate::new(CandidateKind::Model, "demo", "the built-in model")),
             Meaning::Paths => with_paths = true,
         }
     }
     let mut found = beginning(found, item);
     if with_paths {
-        found.extend(paths(item));
+        found.extend(paths(item, scope));
     }
     found
+}
+
+fn paths(item: &str, scope: Scope<'_>) -> Vec<Candidate> {
+    let candidate = |text: String| {
+        let is_whole = !text.ends_with('/');
+        Candidate { is_whole, ..Candidate::new(CandidateKind::Path, text, "") }
+    };
+    (scope.paths)(item).into_iter().map(candidate).collect()
 }
 
 /// What the value of an argument stands for.

@@ -4,14 +4,13 @@ use std::env;
 use std::fs;
 use std::path::PathBuf;
 
-use super::complete::Candidate;
-
 /// More entries than these help nobody.
 const MOST: usize = 200;
 
-/// The entries that `typed` could become, in order; a folder ends with `/` and is not a whole word. Hidden ones come only
-/// if asked for. What cannot be read has no entries.
-pub(super) fn paths(typed: &str) -> Vec<Candidate> {
+/// The files and folders that `typed` could become, in order; a folder ends with `/`. Hidden ones come only if asked for.
+/// What cannot be read has no entries.
+#[must_use]
+pub fn paths(typed: &str) -> Vec<String> {
     let (folder, beginning) =
         typed.rsplit_once('/').map_or(("", typed), |(folder, name)| (&typed[..folder.len() + 1], name));
     let Some(place) = place(folder) else { return Vec::new() };
@@ -24,11 +23,11 @@ pub(super) fn paths(typed: &str) -> Vec<Candidate> {
         // A link to a folder is a folder.
         let is_folder = entry.path().is_dir();
         let slash = if is_folder { "/" } else { "" };
-        Some(Candidate { text: format!("{folder}{name}{slash}"), about: String::new(), is_whole: !is_folder })
+        Some(format!("{folder}{name}{slash}"))
     };
     let entries = fs::read_dir(place).into_iter().flatten().flatten();
-    let mut found: Vec<Candidate> = entries.filter_map(entry).collect();
-    found.sort_by(|a, b| a.text.cmp(&b.text));
+    let mut found: Vec<String> = entries.filter_map(entry).collect();
+    found.sort();
     found.truncate(MOST);
     found
 }
@@ -55,13 +54,12 @@ mod tests {
         }
         let at = |typed: &str| {
             let found = paths(&format!("{}/{typed}", root.display()));
-            let short =
-                |c: &Candidate| (c.text.rsplit_once(&format!("{}/", root.display())).unwrap().1.to_owned(), c.is_whole);
+            let short = |path: &String| path.rsplit_once(&format!("{}/", root.display())).unwrap().1.to_owned();
             found.iter().map(short).collect::<Vec<_>>()
         };
-        assert_eq!(at("da"), [("data/".to_owned(), false), ("date.txt".to_owned(), true)]);
+        assert_eq!(at("da"), ["data/", "date.txt"]);
         assert_eq!(at("").len(), 4);
-        assert_eq!(at(".h"), [(".hidden".to_owned(), true)]);
+        assert_eq!(at(".h"), [".hidden"]);
         assert!(at("data/").is_empty() && at("nothing/x").is_empty() && at("other/").is_empty());
         fs::remove_dir_all(root).unwrap();
     }
