@@ -36,7 +36,7 @@ use std::ops::Range;
 use crate::error::{Error, Result};
 
 pub use cells::{Cell, split_cells};
-pub use complete::{Candidate, CandidateKind, Names, Scope, complete};
+pub use complete::{Candidate, CandidateKind, Name, Names, Scope, complete};
 pub use completeness::{Completeness, completeness};
 pub use expand::{Argument, Lookup, evaluate, expand, expand_shell, loop_values};
 pub use highlight::{Class, highlight};

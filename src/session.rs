@@ -5,6 +5,7 @@
 
 mod actor;
 mod base;
+mod names;
 mod state;
 mod variables;
 

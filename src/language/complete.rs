@@ -6,12 +6,25 @@ mod line;
 
 use line::Line;
 
-/// Names of what a session holds, to be completed.
+/// What a session holds, by name: a snapshot for completion, inspection and prompts.
 #[derive(Debug, Clone, Default)]
 pub struct Names {
-    pub variables: Vec<String>,
-    pub adapters: Vec<String>,
-    pub data: Vec<String>,
+    pub variables: Vec<Name>,
+    pub adapters: Vec<Name>,
+    pub data: Vec<Name>,
+    /// The base model as it stands, as `SmolLM2-135M · NF4`.
+    pub base: Option<String>,
+    /// The active adapters.
+    pub active: Vec<String>,
+    /// What was trained and stands nowhere on disk: adapters, or the base.
+    pub unsaved: Vec<String>,
+}
+
+/// A name and what it stands for, in a line.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Name {
+    pub text: String,
+    pub about: String,
 }
 
 /// What there is to complete.
@@ -112,8 +125,8 @@ fn variables(before: &str, start: usize, names: &Names) -> Option<(usize, Vec<Ca
         return None;
     }
     let close = if braced { "}" } else { "" };
-    let found = names.variables.iter().filter(|name| name.starts_with(typed));
-    let candidate = |name: &String| Candidate::new(CandidateKind::Variable, format!("{name}{close}"), "variable");
+    let found = names.variables.iter().filter(|name| name.text.starts_with(typed));
+    let candidate = |name: &Name| Candidate::new(CandidateKind::Variable, format!("{}{close}", name.text), &name.about);
     Some((start, found.map(candidate).collect()))
 }
 
@@ -242,18 +255,18 @@ fn values(arg: &Arg, item: &str, scope: Scope<'_>) -> Vec<Candidate> {
             item,
         );
     }
-    let known = |list: &[String], kind: CandidateKind, about: &str| {
-        list.iter().map(|name| Candidate::new(kind, name, about)).collect::<Vec<_>>()
+    let known = |list: &[Name], kind: CandidateKind| {
+        list.iter().map(|name| Candidate::new(kind, &name.text, &name.about)).collect::<Vec<_>>()
     };
     let mut found = Vec::new();
     let mut with_paths = false;
     for meaning in meanings(arg) {
         match meaning {
-            Meaning::Adapters => found.extend(known(&names.adapters, CandidateKind::Adapter, "adapter")),
+            Meaning::Adapters => found.extend(known(&names.adapters, CandidateKind::Adapter)),
             Meaning::Bases => {
                 found.push(Candidate::new(CandidateKind::Adapter, "base", "the model without an adapter"))
             }
-            Meaning::Data => found.extend(known(&names.data, CandidateKind::Data, "data set")),
+            Meaning::Data => found.extend(known(&names.data, CandidateKind::Data)),
             Meaning::Demo => found.push(Candidate::new(CandidateKind::Model, "demo", "the built-in model")),
             Meaning::Paths => with_paths = true,
         }

@@ -113,11 +113,19 @@ fn attributes(class: Class) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::language::Name;
     use rustyline::history::MemHistory;
 
     fn assistant(color: bool) -> Assistant<'static> {
         let verbs = vec![Command::new("load"), Command::new("memory")];
-        Assistant::new(verbs, Box::new(|| Names { variables: vec!["rank".to_owned()], ..Names::default() }), color)
+        Assistant::new(
+            verbs,
+            Box::new(|| Names {
+                variables: vec![Name { text: "rank".to_owned(), about: String::new() }],
+                ..Names::default()
+            }),
+            color,
+        )
     }
 
     fn hint(line: &str, pos: usize) -> Option<String> {

@@ -7,11 +7,12 @@ use std::time::Instant;
 
 use serde_json::{Map, Value, json};
 
+use super::names;
 use super::state::Session;
 use crate::data::{DataSet, Format};
 use crate::error::{Error, Result};
 use crate::event::{Cancel, Event, Page, Sink, Task};
-use crate::language::{self, Argument, BlockKind, Lookup, Names, Statement, StatementKind};
+use crate::language::{self, Argument, BlockKind, Names, Statement, StatementKind};
 
 /// What a command comes to: its result for programs. What people see went to the sink.
 pub type Answer = Result<Value>;
@@ -259,7 +260,7 @@ impl Work<'_> {
             }
         }
         let ok = error.is_none();
-        *self.names.lock().unwrap_or_else(PoisonError::into_inner) = self.session.names();
+        *self.names.lock().unwrap_or_else(PoisonError::into_inner) = names::of(self.session);
         let seconds = start.elapsed().as_secs_f64();
         self.report(Outcome { statement: statement.source(self.text).to_owned(), seconds, result, error });
         ok
@@ -284,14 +285,4 @@ fn finite(value: &mut Value) {
 fn line_at(text: &str, at: usize) -> &str {
     let start = text[..at.min(text.len())].rfind('\n').map_or(0, |i| i + 1);
     text[start..].lines().next().unwrap_or_default()
-}
-
-impl Session {
-    fn names(&self) -> Names {
-        Names {
-            variables: self.variables.names(),
-            adapters: self.adapters.iter().map(|a| a.name.clone()).collect(),
-            data: self.data.iter().map(|d| d.name.clone()).collect(),
-        }
-    }
 }

@@ -13,6 +13,11 @@ impl Variables {
     pub fn set(&mut self, name: &str, value: Value) {
         self.0.insert(name.to_owned(), value);
     }
+
+    /// Every variable with its value, in the order they were set.
+    pub fn iter(&self) -> impl Iterator<Item = (&String, &Value)> {
+        self.0.iter()
+    }
 }
 
 impl Lookup for Variables {

@@ -30,11 +30,13 @@ fn verbs() -> Vec<Command> {
 }
 
 fn names() -> Names {
-    let list = |items: &[&str]| items.iter().map(ToString::to_string).collect();
+    let list =
+        |items: &[&str]| items.iter().map(|text| Name { text: text.to_string(), about: "known".to_owned() }).collect();
     Names {
         variables: list(&["rank", "ratio", "last"]),
         adapters: list(&["r16", "r8"]),
         data: list(&["questions", "my rows"]),
+        ..Names::default()
     }
 }
 
