@@ -7,9 +7,11 @@ mod actor;
 mod base;
 mod names;
 mod state;
+mod training;
 mod variables;
 
 pub use actor::{Answer, Dispatch, Lab, Outcome};
 pub use base::{Base, Merged, Replaced};
 pub use state::{Live, Origin, Session, TrainingData};
+pub use training::Training;
 pub use variables::Variables;

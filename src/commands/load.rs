@@ -47,6 +47,8 @@ pub(super) struct Load {
 }
 
 impl Verb for Load {
+    const EXCLUSIVE: bool = true;
+
     fn run(self, session: &mut Session, task: Task<'_>) -> Answer {
         let start = Instant::now();
         let dtype = match self.dtype.as_str() {

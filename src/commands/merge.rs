@@ -54,6 +54,8 @@ struct Measured {
 }
 
 impl Verb for Merge {
+    const EXCLUSIVE: bool = true;
+
     fn run(self, session: &mut Session, task: Task<'_>) -> Answer {
         session.base()?;
         if let Some(dir) = &self.save

@@ -55,6 +55,8 @@ struct Group {
 const PROBE: &str = include_str!("probe.txt");
 
 impl Verb for Quantize {
+    const EXCLUSIVE: bool = true;
+
     fn run(self, session: &mut Session, task: Task<'_>) -> Answer {
         let spec = self.spec()?;
         let keep = self.keep.as_deref().map(Regex::new).transpose().map_err(|e| {

@@ -18,6 +18,8 @@ pub(super) struct Unload {
 }
 
 impl Verb for Unload {
+    const EXCLUSIVE: bool = true;
+
     fn run(self, session: &mut Session, task: Task<'_>) -> Answer {
         let name = session.base()?.opened.name.clone();
         super::load::check_unsaved(session, self.force)?;

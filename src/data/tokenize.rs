@@ -87,6 +87,21 @@ impl Tokenized {
         self.samples.iter().map(Sample::scored).sum()
     }
 
+    /// SHA-256 of all ids and labels in the order and grouping they are trained in, in hexadecimal: equal for equal training.
+    #[must_use]
+    pub fn fingerprint(&self) -> String {
+        let mut hash = ring::digest::Context::new(&ring::digest::SHA256);
+        for pack in &self.packs {
+            hash.update(&(pack.samples.len() as u64).to_le_bytes());
+            for sample in pack.samples.iter().map(|&i| &self.samples[i]) {
+                hash.update(&(sample.ids.len() as u64).to_le_bytes());
+                hash.update(bytemuck::cast_slice(&sample.ids));
+                hash.update(bytemuck::cast_slice(&sample.labels));
+            }
+        }
+        hash.finish().as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+
     /// Bytes that the samples hold.
     #[must_use]
     pub fn bytes(&self) -> u64 {

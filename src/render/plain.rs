@@ -2,6 +2,7 @@
 
 use super::ansi::{self, Ink};
 use super::{board, braille, memory, table, tokens};
+use crate::event::units::plural;
 use crate::event::{Event, Page, Progress, Unit};
 
 /// Makes text of events: lines of at most `width` columns, with ANSI colours if `color`.
@@ -44,6 +45,10 @@ impl Plain {
             }
             Event::RunStarted(info) => board::started(info, width, ink),
             Event::RunEnded(ended) => board::ended(ended, width, ink),
+            Event::Sampled { step, text } => {
+                let text = format!("after {}: {}", plural(*step, "step"), ansi::clean(text).replace('\n', " "));
+                table::dim_lines(&ansi::wrap(&text, width), ink)
+            }
             Event::Progress(_) | Event::Step(_) | Event::Evaluated(_) => String::new(),
         }
     }

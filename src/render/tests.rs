@@ -82,6 +82,7 @@ fn fixtures() -> Vec<Event> {
                 .into(),
             first_step: 1,
             steps: 60,
+            ..RunInfo::default()
         }),
         Event::Step(Step {
             step: 1,

@@ -4,19 +4,22 @@ use std::collections::HashSet;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::{Map, Value, json};
 
 use super::base::Base;
+use super::training::Training;
 use super::variables::Variables;
 use crate::data::{self, DataSet, Format, Rendering, Sample, Template, TokenizeOptions, Tokenized};
 use crate::device::{Purpose, memory};
 use crate::error::{Error, Result};
-use crate::event::{Event, Task};
+use crate::event::{Event, Sink, Task};
 use crate::language;
 use crate::lora::Adapter;
 use crate::model::Use;
+use crate::model::tokenizer::Message;
 use crate::ops::{Backend, Cpu};
 use crate::train::Runs;
 
@@ -39,6 +42,16 @@ pub struct Session {
     pub seen: HashSet<u64>,
     /// What an interrupted command leaves for its result.
     pub partial: Option<Value>,
+    /// The words behind the verb of the running command, with the defaults of `config`.
+    pub words: Vec<String>,
+    /// Where the running cell's events go.
+    pub front: Arc<dyn Sink>,
+    /// The training in the background.
+    pub training: Option<Box<Training>>,
+    /// What the last training in the background came to.
+    pub trained: Option<Value>,
+    /// What was said in `chat` so far.
+    pub conversation: Vec<Message>,
     /// Memory that the tokenizer took.
     pub tokenizer_bytes: u64,
 }
@@ -89,7 +102,27 @@ impl Session {
             held_out: None,
             seen: HashSet::new(),
             partial: None,
+            words: Vec::new(),
+            front: Arc::new(Nobody),
+            training: None,
+            trained: None,
+            conversation: Vec::new(),
             tokenizer_bytes: 0,
+        }
+    }
+
+    /// Checks that no training in the background would be disturbed by a change of the adapter `name`, or of the base where
+    /// none is given.
+    ///
+    /// # Errors
+    /// One would be.
+    pub fn check_free(&self, name: Option<&str>) -> Result<()> {
+        match &self.training {
+            Some(training) if name.is_none() || training.adapter.as_deref() == name => {
+                Err(Error::state(format!("{} is being trained in the background", training.name()))
+                    .hint("watch follows it, stop ends it and keeps what it has learnt"))
+            }
+            _ => Ok(()),
         }
     }
 
@@ -261,6 +294,13 @@ impl Session {
     pub fn note_seen(&mut self, data: &DataSet) {
         self.seen.extend(data.rows.iter().map(|row| hash(&row.content)));
     }
+}
+
+/// Listens to what nobody wants to hear.
+struct Nobody;
+
+impl Sink for Nobody {
+    fn emit(&self, _: Event) {}
 }
 
 impl Default for Session {
