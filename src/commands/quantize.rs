@@ -160,7 +160,8 @@ fn note(groups: &mut Vec<Group>, name: &str, original: &Weight, quantized: &Weig
 /// The loss on the built-in general text, without adapters.
 fn probe(session: &Session, decoder: &Decoder, task: Task<'_>) -> Result<Evaluation> {
     let data = DataSet::parse("probe", PROBE, Format::Text)?;
-    let tokenized = session.tokenize(&data, &TokenizeOptions { max_seq_len: 256, ..TokenizeOptions::default() })?;
+    let tokenized =
+        session.tokenize(&data, &TokenizeOptions { max_seq_len: 256, ..TokenizeOptions::default() }, task)?;
     evaluate(decoder, None, &tokenized.samples, session.backend.as_ref(), task)
 }
 

@@ -20,7 +20,7 @@ use crate::lora::Adapter;
 use crate::model::Use;
 use crate::model::tokenizer::Message;
 use crate::session::{Answer, Session, Training};
-use crate::train::Piece;
+use crate::train::{Piece, Run};
 
 pub(super) use finish::end;
 
@@ -147,21 +147,6 @@ impl Verb for Train {
     }
 }
 
-/// Does the next piece of a training; false at its end. Without a single step nothing has happened: an error then puts back
-/// what `--fresh` took.
-fn advance(session: &mut Session, training: &mut Training, task: Task<'_>) -> Result<bool> {
-    piece(session, training, task).inspect_err(|_| put_back(session, training))
-}
-
-/// Puts back what `--fresh` took.
-pub(super) fn put_back(session: &mut Session, training: &mut Training) {
-    let live = session.adapters.iter_mut().find(|a| Some(&a.name) == training.adapter.as_ref());
-    if let (Some((adapter, steps)), Some(live)) = (training.before.take(), live) {
-        (live.adapter, live.steps) = (adapter, steps);
-    }
-    memory::trim();
-}
-
 /// Does the next piece of a training and lets the adapter speak where it is looked at; false at the end.
 pub(super) fn piece(session: &mut Session, training: &mut Training, task: Task<'_>) -> Result<bool> {
     match training.advance(session, task)? {
@@ -180,14 +165,36 @@ pub(super) fn piece(session: &mut Session, training: &mut Training, task: Task<'
     }
 }
 
+/// A training that has not made a step leaves no trace: what `--fresh` took is put back, and a run that was gone on with stays
+/// as it was.
+pub(super) fn give_up(session: &mut Session, mut training: Training, error: Error) -> Error {
+    let live = session.adapters.iter_mut().find(|a| Some(&a.name) == training.adapter.as_ref());
+    if let (Some((adapter, steps)), Some(live)) = (training.before.take(), live) {
+        (live.adapter, live.steps) = (adapter, steps);
+    }
+    let Run { trainer, recorder, .. } = training.run;
+    session.partial = Some(json!({"run": null, "steps": 0, "losses": [], "eval_losses": []}));
+    if trainer.step == 0 {
+        recorder.discard();
+    }
+    drop(trainer);
+    memory::trim();
+    error
+}
+
 /// Trains to the end: the result, and what stopped it before.
 pub(super) fn finish(
     session: &mut Session,
     mut training: Box<Training>,
     task: Task<'_>,
 ) -> Result<(Value, Option<Error>)> {
-    while advance(session, &mut training, task)? {}
-    end(session, *training, task)
+    loop {
+        match piece(session, &mut training, task) {
+            Ok(true) => {}
+            Ok(false) => return end(session, *training, task),
+            Err(error) => return Err(give_up(session, *training, error)),
+        }
+    }
 }
 
 /// Does the next piece of the training in the background, if there is one; its end is told where it was begun.
@@ -196,14 +203,14 @@ pub(super) fn work(session: &mut Session) {
     let (sink, cancel) = (Arc::clone(&training.sink), training.cancel.clone());
     let sink = Aside(sink.as_ref());
     let task = Task::new(&sink, &cancel);
-    let going = advance(session, &mut training, task);
+    let going = piece(session, &mut training, task);
     let ended = match going {
         Ok(true) => {
             session.training = Some(training);
             return;
         }
         Ok(false) => end(session, *training, task),
-        Err(error) => Err(error),
+        Err(error) => Err(give_up(session, *training, error)),
     };
     match ended {
         Ok((answer, stopped)) => {

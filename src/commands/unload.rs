@@ -27,6 +27,8 @@ impl Verb for Unload {
         session.adapters.clear();
         session.active.clear();
         session.held_out = None;
+        session.tokenized_as.clear();
+        session.conversation.clear();
         session.base = None;
         session.tokenizer_bytes = 0;
         session.backend.release();

@@ -32,10 +32,7 @@ impl Verb for Watch {
             match going {
                 Ok(true) => {}
                 Ok(false) => break,
-                Err(error) => {
-                    train::put_back(session, &mut training);
-                    return Err(error);
-                }
+                Err(error) => return Err(train::give_up(session, *training, error)),
             }
         }
         let (answer, stopped) = train::end(session, *training, follow)?;

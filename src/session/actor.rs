@@ -243,7 +243,7 @@ impl Work<'_> {
             }
             StatementKind::Shell { command } => {
                 let line = language::expand_shell(command, &session.variables)?;
-                super::state::shell(&line, self.task)
+                super::state::shell(&line, &mut session.partial, self.task)
             }
             StatementKind::Block { kind: BlockKind::Data, name, body, .. } => {
                 let name = name.as_deref().unwrap_or_default();

@@ -50,7 +50,10 @@ impl Runs {
                 Err(e) => return Err(fail(e)),
             }
         };
-        Recorder::open(id, dir, config)
+        Recorder::open(id, dir.clone(), config).inspect_err(|_| {
+            // Nothing has begun.
+            let _ = fs::remove_dir_all(&dir);
+        })
     }
 
     /// Goes on writing a run, whose configuration is now `config`. What was written of steps after `step` is taken back: a
@@ -210,6 +213,12 @@ impl Recorder {
     pub fn file(&mut self, name: &str, content: &[u8]) {
         let written = crate::files::write(&self.dir.join(name), |w| w.write_all(content));
         self.note(written);
+    }
+
+    /// Takes the run's folder away: nothing has happened in it.
+    pub fn discard(self) {
+        // What cannot be removed lies there without metrics, and harms nobody.
+        let _ = fs::remove_dir_all(&self.dir);
     }
 
     /// The first thing that could not be written.

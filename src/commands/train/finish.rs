@@ -20,9 +20,11 @@ use crate::train::{Recorder, Run, StepReport};
 pub(crate) fn end(session: &mut Session, mut training: Training, task: Task<'_>) -> Result<(Value, Option<Error>)> {
     let peak = memory::peak_resident();
     session.note_seen(&training.data);
+    session.tokenized_as.insert(training.data.name.clone(), training.options.clone());
+    session.held_out = training.run.held_out.as_ref().map(|valid| valid.data.name.clone());
     if let Some(valid) = &training.run.held_out {
         session.add_data(valid.data.clone());
-        session.held_out = Some((valid.data.name.clone(), training.options.clone()));
+        session.tokenized_as.insert(valid.data.name.clone(), training.options.clone());
     }
     if !training.run.outcome.losses.is_empty() {
         match &training.adapter {
@@ -46,7 +48,9 @@ pub(crate) fn end(session: &mut Session, mut training: Training, task: Task<'_>)
     let stopped = training.run.outcome.stopped.take();
     let ended = ended(&training, stopped.as_ref());
     let answer = answer(&training, peak, &ended);
-    keep(&mut training.run.recorder, &ended, &answer, task);
+    let problem = keep(&mut training.run.recorder, &ended, &answer, task);
+    let mut answer = answer;
+    answer["problem"] = json!(problem);
     task.emit(Event::RunEnded(ended));
     session.partial = Some(answer.clone());
     let name = training.name().to_owned();
@@ -79,8 +83,8 @@ pub(crate) fn end(session: &mut Session, mut training: Training, task: Task<'_>)
     Ok((answer, None))
 }
 
-/// Writes charts and result of the run; a problem is told, not fatal.
-fn keep(recorder: &mut Recorder, ended: &RunEnded, answer: &Value, task: Task<'_>) {
+/// Writes charts and result of the run; what could not be written is told and returned, not fatal.
+fn keep(recorder: &mut Recorder, ended: &RunEnded, answer: &Value, task: Task<'_>) -> Option<String> {
     let mut result = answer.clone();
     result["sentence"] = json!(ended.sentence);
     recorder.file("result.json", format!("{result:#}\n").as_bytes());
@@ -89,9 +93,9 @@ fn keep(recorder: &mut Recorder, ended: &RunEnded, answer: &Value, task: Task<'_
         Ok(png) => recorder.file("loss.png", &png),
         Err(error) => task.emit(Event::Warning(error.message().to_owned())),
     }
-    if let Some(problem) = recorder.problem() {
-        task.emit(Event::Warning(format!("the run could not be kept whole: {problem}")));
-    }
+    let problem = recorder.problem()?.to_string();
+    task.emit(Event::Warning(format!("the run could not be kept whole: {problem}")));
+    Some(problem)
 }
 
 /// On a quantized base: original, base and adapter side by side, so that what merely repairs quantization does not look like

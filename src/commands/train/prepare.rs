@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 
+use super::super::arguments::within_context;
 use super::super::attach_lora::settings as lora_settings;
 use super::Train;
 use crate::data::{self, DataSet, Format, TokenizeOptions, Tokenized};
@@ -79,17 +80,11 @@ impl Train {
         let base = session.base()?;
         let options = TokenizeOptions {
             template: self.template.parse()?,
-            max_seq_len: self.max_seq_len.min(base.decoder.spec.max_positions),
+            max_seq_len: within_context(base, self.max_seq_len, task),
             train_on_prompt: self.train_on_prompt,
             pack: self.pack,
             vocabulary: None,
         };
-        if self.max_seq_len > options.max_seq_len {
-            task.emit(Event::Warning(format!(
-                "the model's context holds {} tokens: longer samples are cut to that",
-                options.max_seq_len
-            )));
-        }
         let mut data = session.find_data(self.data.as_deref().unwrap_or_default(), Format::Auto)?;
         let held_out = match self.valid.as_deref().map(|v| (v, v.parse::<f64>())) {
             None => session.data.iter().find(|d| d.name == format!("{}.valid", data.name)).cloned(),
@@ -100,8 +95,8 @@ impl Train {
             }
             Some((name, Err(_))) => Some(session.find_data(name, Format::Auto)?),
         };
-        let tokenized = session.tokenize(&data, &options)?;
-        for finding in data::check(&data, &tokenized) {
+        let tokenized = session.tokenize(&data, &options, task)?;
+        for finding in data::check(&data, &tokenized, base.decoder.spec.max_positions) {
             task.emit(Event::Warning(finding));
         }
         let held_out = match held_out {
@@ -115,7 +110,7 @@ impl Train {
                         valid.name
                     )));
                 }
-                let samples = session.tokenize(&valid, &options)?.samples;
+                let samples = session.tokenize(&valid, &options, task)?.samples;
                 Some(HeldOut { data: valid, samples })
             }
         };
