@@ -4,6 +4,7 @@
 
 mod answer;
 mod arguments;
+mod install;
 mod place;
 mod runner;
 mod script;
@@ -50,6 +51,8 @@ fn work(arguments: &Arguments) -> Result<u8> {
     let piped = !io::stdin().is_terminal();
     match &arguments.command {
         Some(Command::Help { topic }) => help(topic),
+        Some(Command::Install(arguments)) => install::install(arguments),
+        Some(Command::Uninstall(arguments)) => install::uninstall(arguments),
         Some(Command::Run { file, output, force }) => script::run(&start(arguments)?, file, output.as_deref(), *force),
         None if !arguments.statements.is_empty() => statements(&start(arguments)?, &arguments.statements),
         None if piped => script::run(&start(arguments)?, Path::new("-"), None, false),

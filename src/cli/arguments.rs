@@ -7,6 +7,7 @@ use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use serde_json::{Map, Value};
 
+use super::install::{Install, Uninstall};
 use crate::commands;
 use crate::error::{Error, Result};
 use crate::language;
@@ -49,6 +50,10 @@ pub(super) enum Command {
         #[arg(long, requires = "output")]
         force: bool,
     },
+    /// Makes the kernel known to Jupyter
+    Install(Install),
+    /// Makes Jupyter forget the kernel
+    Uninstall(Uninstall),
     /// Explains the program, or a command of the language
     Help { topic: Vec<String> },
 }
