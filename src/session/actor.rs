@@ -149,6 +149,8 @@ fn serve(
                     parameters: &mut parameters,
                 };
                 work.cell();
+                // Before the outcomes end: whoever waits for them finds out whether anybody still has something to say.
+                drop(sink);
             }
         }
     }
