@@ -56,6 +56,8 @@ pub enum Event {
     Step(Step),
     /// A training run has evaluated held-out rows.
     Evaluated(Evaluated),
+    /// What the adapter being trained says after this many steps.
+    Sampled { step: usize, text: String },
     /// A training run has ended (or was interrupted).
     RunEnded(RunEnded),
 }

@@ -6,6 +6,7 @@
 //! that says the result, what was kept, what to type next.
 
 mod ansi;
+mod base64;
 mod board;
 mod braille;
 mod chart;
@@ -15,6 +16,7 @@ mod memory;
 mod number;
 mod plain;
 mod png;
+mod screen;
 mod svg;
 mod table;
 mod terminal;
@@ -29,6 +31,7 @@ pub use memory::memory;
 pub use number::{cell, is_numeric};
 pub use plain::Plain;
 pub use png::png;
+pub use screen::{Bundle, Output, Screen};
 pub use svg::svg;
 pub use table::table;
 pub use terminal::{Terminal, TerminalOptions};

@@ -5,11 +5,13 @@
 
 mod actor;
 mod base;
+mod history;
 mod names;
 mod state;
 mod variables;
 
 pub use actor::{Answer, Dispatch, Lab, Outcome};
 pub use base::{Base, Merged, Replaced};
+pub use history::{Entry, History};
 pub use state::{Live, Origin, Session, TrainingData};
 pub use variables::Variables;

@@ -54,6 +54,12 @@ pub(super) enum Command {
     Install(Install),
     /// Makes Jupyter forget the kernel
     Uninstall(Uninstall),
+    /// Serves Jupyter, which starts it
+    Kernel {
+        /// Where to listen; Jupyter writes it
+        #[arg(short = 'f', value_name = "CONNECTION_FILE")]
+        connection_file: PathBuf,
+    },
     /// Explains the program, or a command of the language
     Help { topic: Vec<String> },
 }

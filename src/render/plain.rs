@@ -2,7 +2,7 @@
 
 use super::ansi::{self, Ink};
 use super::{board, braille, memory, table, tokens};
-use crate::event::{Event, Page, Progress, Unit};
+use crate::event::{Event, Page, Progress, Unit, units};
 
 /// Makes text of events: lines of at most `width` columns, with ANSI colours if `color`.
 #[derive(Debug, Clone, Copy)]
@@ -42,6 +42,11 @@ impl Plain {
                 let heading = if *begins { ink.bold(&ansi::clean(adapter)) + "\n" } else { String::new() };
                 heading + &ansi::clean(text) + if *ends { "\n" } else { "" }
             }
+            Event::Sampled { step, text } => {
+                let step = format!("step {}:", units::count(*step as u64));
+                let text = ansi::wrap(&format!("{step} {}", ansi::clean(text.trim()).replace('\n', " ⏎ ")), width);
+                lines(&text.replacen(&step, &ink.dim(&step), 1))
+            }
             Event::RunStarted(info) => board::started(info, width, ink),
             Event::RunEnded(ended) => board::ended(ended, width, ink),
             Event::Progress(_) | Event::Step(_) | Event::Evaluated(_) => String::new(),
@@ -59,11 +64,10 @@ fn lines(text: &str) -> String {
 
 /// `quantizing ━━━━━╌╌╌╌ 45 % · 61.2 of 135.0 MB · model.layers.3`, cut to `width` columns.
 pub(super) fn progress(progress: &Progress, width: usize, ink: Ink) -> String {
-    use crate::event::units::{bytes, count};
     let share = if progress.total == 0 { 1.0 } else { progress.done as f64 / progress.total as f64 };
     let of = match progress.unit {
-        Unit::Bytes => format!("{} of {}", bytes(progress.done), bytes(progress.total)),
-        Unit::Items => format!("{} of {}", count(progress.done), count(progress.total)),
+        Unit::Bytes => format!("{} of {}", units::bytes(progress.done), units::bytes(progress.total)),
+        Unit::Items => format!("{} of {}", units::count(progress.done), units::count(progress.total)),
     };
     let label = ansi::shorten(&ansi::clean(&progress.label), width / 3);
     let bar = ansi::bar(share, 20);

@@ -4,11 +4,13 @@ use std::collections::HashSet;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::{Map, Value, json};
 
 use super::base::Base;
+use super::history::History;
 use super::variables::Variables;
 use crate::data::{self, DataSet, Format, Rendering, Sample, Template, TokenizeOptions, Tokenized};
 use crate::device::{Purpose, memory};
@@ -41,6 +43,8 @@ pub struct Session {
     pub partial: Option<Value>,
     /// Memory that the tokenizer took.
     pub tokenizer_bytes: u64,
+    /// What was typed.
+    pub history: Arc<History>,
 }
 
 /// A live adapter.
@@ -90,6 +94,7 @@ impl Session {
             seen: HashSet::new(),
             partial: None,
             tokenizer_bytes: 0,
+            history: Arc::new(History::of_user()),
         }
     }
 
