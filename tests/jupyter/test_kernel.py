@@ -16,20 +16,20 @@ class TestKernel(jupyter_kernel_test.KernelTests):
         {"text": "quantize nf", "matches": {"nf4"}},
         {"text": "frobnicate", "matches": set()},
     ]
-    complete_code_samples = ["memory", "train x --steps 1", "", "# a comment", "for r in (4 8): echo $r", "%%data x\na\n"]
+    complete_code_samples = ["memory", "train x --steps 1", "", "# a comment", "for r in (4 8): echo $r", "%%data x\na\n%%"]
     incomplete_code_samples = ["train x \\", "echo 'unclosed", 'echo """', "for r in (4 8):"]
     invalid_code_samples = ["train x --nope", "frobnicate"]
     code_page_something = "?train"
     code_generate_error = "load /no/such/model"
     code_execute_result = [
-        {"code": "config learning-rate", "result": "0.0002"},
+        {"code": "config max-tokens", "result": "64"},
         {"code": "config rank", "result": "16"},
     ]
     code_display_data = [
         {"code": "plot --demo", "mime": "image/svg+xml"},
-        {"code": "version", "mime": "text/plain"},
+        {"code": "plot --demo", "mime": "image/png"},
     ]
-    code_history_pattern = "config learn*"
+    code_history_pattern = "config max*"
     supported_history_operations = ("tail", "range", "search")
     code_inspect_sample = "train"
     code_clear_output = "clear"

@@ -142,7 +142,7 @@ def test_loralab_run_leaves_what_a_kernel_would(lesson, tmp_path):
 def test_an_error_stops_a_notebook(tmp_path):
     sources = ["echo one", "load /no/such/model", "echo three"]
     book = notebook(*sources)
-    with pytest.raises(nbclient.exceptions.CellExecutionError, match="NotFound"):
+    with pytest.raises(nbclient.exceptions.CellExecutionError, match="/no/such/model"):
         nbclient.NotebookClient(book, timeout=PATIENCE, kernel_name="loralab").execute()
     own = tmp_path / "own.ipynb"
     nbformat.write(notebook(*sources), tmp_path / "book.ipynb")

@@ -31,7 +31,7 @@ def session():
     ("code", "shown"),
     [
         ("echo hi", "stream"),
-        ("load demo", "display_data"),
+        ("plot --demo", "display_data"),
         ("config rank", "execute_result"),
         ("load /no/such/model", "error"),
         ("?train", None),
@@ -220,8 +220,8 @@ def test_speed(tmp_path, seen):
 
 def start_and_run(connection_file, command, cell):
     """Seconds from the start of the process to kernel_info_reply, and for one cell, after a first one."""
-    _, connection = write_connection_file(str(connection_file))
-    wire = Wire(key=connection["key"])
+    _, connection = write_connection_file(str(connection_file), key=b"of this test")
+    wire = Wire(key=connection["key"].encode())
     context = zmq.Context()
     # An iopub socket too: a kernel may wait for somebody who listens.
     shell, iopub = context.socket(zmq.DEALER), context.socket(zmq.SUB)
