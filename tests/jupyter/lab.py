@@ -45,8 +45,8 @@ class Answer:
 class Session:
     """A running kernel and a client."""
 
-    def __init__(self, name="loralab", **how):
-        self.manager, self.client = start_new_kernel(kernel_name=name, startup_timeout=PATIENCE, **how)
+    def __init__(self):
+        self.manager, self.client = start_new_kernel(kernel_name="loralab", startup_timeout=PATIENCE)
 
     def __enter__(self):
         return self

@@ -166,6 +166,7 @@ class Lab:
         heights = "cells => cells.map(cell => cell.getBoundingClientRect().height).reduce((a, b) => a + b)"
         height = self.page.locator(".jp-Notebook .jp-Cell").evaluate_all(heights)
         self.page.set_viewport_size({"width": 1280, "height": min(int(height) + 200, 8000)})
+        self.page.locator(".jp-WindowedPanel-outer").last.evaluate("panel => panel.scrollTo(0, 0)")
         self.page.wait_for_timeout(500)
         self.page.screenshot(path=path)
         self.page.set_viewport_size({"width": 1280, "height": 900})

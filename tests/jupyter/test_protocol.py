@@ -126,6 +126,16 @@ def test_completion_answers_while_a_training_runs(session, seen):
     assert session.reply(request)["content"]["ename"] == "Interrupted"
 
 
+def test_places_in_the_text_are_counted_in_code_points(session):
+    before = "echo '🦙 héllo'\n"
+    content = session.reply(session.client.complete(f"{before}quan --x", len(before) + 4))["content"]
+    assert content["matches"] == ["quantize"]
+    assert (content["cursor_start"], content["cursor_end"]) == (len(before), len(before) + 4)
+    (kind,) = content["metadata"]["_jupyter_types_experimental"]
+    assert (kind["text"], kind["type"], kind["start"]) == ("quantize", "command", len(before))
+    assert session.reply(session.client.inspect(f"{before}train x", len(before) + 2))["content"]["found"]
+
+
 def test_a_restart_begins_anew(session):
     first = session.ok("load demo", "echo before").reply["content"]["execution_count"]
     assert first == 2
@@ -194,13 +204,13 @@ def test_the_installed_kernel_is_found_under_its_name():
 @pytest.mark.skipif("LORALAB_WHEEL_ENV" not in os.environ, reason="LORALAB_WHEEL_ENV names no environment with the wheel")
 def test_the_kernel_of_the_wheel_is_found_and_runs(monkeypatch):
     environment = Path(os.environ["LORALAB_WHEEL_ENV"])
-    specs = KernelSpecManager(kernel_dirs=[str(environment / "share" / "jupyter" / "kernels")])
-    spec = specs.get_kernel_spec("loralab")
+    monkeypatch.setenv("JUPYTER_PATH", str(environment / "share" / "jupyter"))
+    spec = KernelSpecManager().get_kernel_spec("loralab")
     assert spec.argv[0] == "loralab"
     assert {path.suffix for path in Path(spec.resource_dir).iterdir()} == {".json", ".png", ".svg"}
     # As `jupyter lab` does for the programs beside it.
     monkeypatch.setenv("PATH", f"{environment / 'bin'}{os.pathsep}{os.environ['PATH']}")
-    with Session(kernel_spec_manager=specs) as session:
+    with Session() as session:
         executable = Path(f"/proc/{session.manager.provisioner.process.pid}/exe").resolve()
         assert executable == (environment / "bin" / "loralab").resolve()
         assert session.ok("echo wheel").text() == "wheel\n"
