@@ -86,13 +86,23 @@ pub fn run(connection_file: &Path, lab: Lab, verbs: Vec<Command>) -> Result<()> 
     parent::watch(lab.cancel().clone());
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
     let runtime = runtime.map_err(|e| Error::bug(format!("cannot start the runtime: {e}")).with_source(e))?;
-    let served = runtime.block_on(serve(&connection, lab, verbs));
+    let served = runtime.block_on(async {
+        let (kernel, control) = start(&connection, lab, verbs).await?;
+        until_told(&kernel, control).await?;
+        control::stop(&kernel).await;
+        Ok(())
+    });
     // A command that does not hear must not hold the process.
     runtime.shutdown_background();
     served
 }
 
-async fn serve(connection: &ConnectionInfo, lab: Lab, verbs: Vec<Command>) -> Result<()> {
+/// Listens on all channels, and serves all but control.
+async fn start(
+    connection: &ConnectionInfo,
+    lab: Lab,
+    verbs: Vec<Command>,
+) -> Result<(Arc<Kernel>, zmq::KernelControlConnection)> {
     let session = wire::new_id();
     let iopub = zmq::create_kernel_iopub_xpub_connection(connection, &session).await.map_err(unbound)?;
     let shell = zmq::create_kernel_shell_connection(connection, &session).await.map_err(unbound)?;
@@ -110,19 +120,21 @@ async fn serve(connection: &ConnectionInfo, lab: Lab, verbs: Vec<Command>) -> Re
     let replies = shell::replies(replies, kernel.iopub.clone());
     tokio::spawn(execute::serve(Arc::clone(&kernel), queue, replies.clone()));
     tokio::spawn(shell::serve(Arc::clone(&kernel), requests, cells, replies));
+    Ok((kernel, control))
+}
 
+/// Serves control until a front end or a signal ends the kernel. Ctrl-C interrupts.
+async fn until_told(kernel: &Arc<Kernel>, control: zmq::KernelControlConnection) -> Result<()> {
     let mut terminate = signal(SignalKind::terminate()).map_err(uncaught)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(uncaught)?;
-    let mut control = std::pin::pin!(control::serve(Arc::clone(&kernel), control));
+    let mut control = std::pin::pin!(control::serve(Arc::clone(kernel), control));
     loop {
         tokio::select! {
-            () = &mut control => break,
-            _ = terminate.recv() => break,
+            () = &mut control => return Ok(()),
+            _ = terminate.recv() => return Ok(()),
             _ = interrupt.recv() => kernel.lab.cancel().cancel(),
         }
     }
-    control::stop(&kernel).await;
-    Ok(())
 }
 
 fn unbound(error: zmq::RuntimeError) -> Error {
@@ -132,3 +144,6 @@ fn unbound(error: zmq::RuntimeError) -> Error {
 fn uncaught(error: std::io::Error) -> Error {
     Error::bug(format!("cannot catch signals: {error}")).with_source(error)
 }
+
+#[cfg(test)]
+mod tests;

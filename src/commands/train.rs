@@ -42,9 +42,10 @@ pub(super) struct Train {
     /// The optimizer
     #[arg(long, default_value = "adamw", value_parser = ["adamw"])]
     optimizer: String,
-    /// Peak of the learning rate; 2e-4 for adapters, 2e-5 with --full if not given
-    #[arg(long, alias = "lr", value_parser = super::arguments::number)]
-    learning_rate: Option<f64>,
+    /// Peak of the learning rate; 2e-5 with --full if not given
+    #[arg(long, alias = "lr", default_value = "2e-4", default_value_if("full", "true", "2e-5"))]
+    #[arg(value_parser = super::arguments::number)]
+    learning_rate: f64,
     /// How the learning rate falls after the warm-up
     #[arg(long, default_value = "linear", value_parser = ["linear", "cosine", "constant"])]
     schedule: String,
@@ -216,7 +217,7 @@ impl Train {
         let settings = Settings {
             batch_size: self.batch_size,
             grad_accum: self.grad_accum,
-            learning_rate: self.learning_rate.unwrap_or(if self.full { 2e-5 } else { 2e-4 }),
+            learning_rate: self.learning_rate,
             schedule: Schedule { shape, warmup, steps },
             weight_decay: self.weight_decay,
             max_grad_norm: self.max_grad_norm,

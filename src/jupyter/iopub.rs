@@ -74,6 +74,15 @@ impl Iopub {
     }
 }
 
+/// Queues an item; an update takes the place of those of its display that wait.
+fn take(pending: &mut VecDeque<Item>, item: Item) {
+    if let Item::Message { update: Some(display), .. } = &item {
+        let outdated = |other: &Item| matches!(other, Item::Message { update: Some(id), .. } if id == display);
+        pending.retain(|other| !outdated(other));
+    }
+    pending.push_back(item);
+}
+
 struct Publisher {
     connection: KernelIoPubXPubConnection,
     inbox: mpsc::UnboundedReceiver<Item>,
@@ -92,7 +101,10 @@ impl Publisher {
                 biased;
                 event = self.connection.recv_subscription() => self.subscribed(event).await,
                 item = self.inbox.recv() => match item {
-                    Some(item) => self.take(item),
+                    Some(item) => {
+                        self.gate.get_or_insert_with(|| Instant::now() + GATE);
+                        take(&mut self.pending, item);
+                    }
                     None => return,
                 },
                 () = std::future::ready(()), if is_open && !self.pending.is_empty() => self.deliver().await,
@@ -110,15 +122,6 @@ impl Publisher {
         }
     }
 
-    fn take(&mut self, item: Item) {
-        self.gate.get_or_insert_with(|| Instant::now() + GATE);
-        if let Item::Message { update: Some(display), .. } = &item {
-            let outdated = |other: &Item| matches!(other, Item::Message { update: Some(id), .. } if id == display);
-            self.pending.retain(|other| !outdated(other));
-        }
-        self.pending.push_back(item);
-    }
-
     async fn deliver(&mut self) {
         match self.pending.pop_front() {
             Some(Item::Message { message, .. }) => self.write(*message).await,
@@ -134,5 +137,28 @@ impl Publisher {
         if let Err(error) = self.connection.send(message).await {
             eprintln!("loralab kernel: an output could not be sent: {error}");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_waiting_updates_the_latest_is_kept() {
+        let mut pending = VecDeque::new();
+        let steps = [("a", 1), ("b", 1), ("", 1), ("a", 2), ("a", 3), ("", 2), ("b", 2)];
+        for (display, n) in steps {
+            let update = (!display.is_empty()).then(|| display.to_owned());
+            let message = Box::new(wire::message(None, "update_display_data", json!({"n": n})));
+            take(&mut pending, Item::Message { message, update });
+        }
+        let seen = |item: Item| match item {
+            Item::Message { message, update } => (update, serde_json::to_value(&message.content).unwrap()["n"].clone()),
+            Item::Barrier(_) => panic!("nobody waits"),
+        };
+        let named = |display: &str| Some(display.to_owned());
+        let kept: Vec<_> = pending.into_iter().map(seen).collect();
+        assert_eq!(kept, [(None, json!(1)), (named("a"), json!(3)), (None, json!(2)), (named("b"), json!(2))]);
     }
 }

@@ -48,7 +48,8 @@ pub fn describe(command: &Command) -> Inspection {
         |long: &Command| long.get_long_about().or(long.get_about()).map(ToString::to_string).unwrap_or_default();
     let mut markdown = format!("`{}`\n\n{}\n", usage.trim_start_matches("Usage:").trim(), about(&command).trim_end());
     let rows = |arguments: Vec<&Arg>, title: &str| {
-        let row = |arg: &&Arg| format!("| `{}` | {} | {} |\n", written(arg), cell(&help(arg)), code(&default(arg)));
+        let row =
+            |arg: &&Arg| format!("| {} | {} | {} |\n", code(&written(arg)), cell(&help(arg)), code(&default(arg)));
         let rows: String = arguments.iter().filter(|arg| !arg.is_hide_set()).map(row).collect();
         if rows.is_empty() { rows } else { format!("\n| {title} | what | default |\n|---|---|---|\n{rows}") }
     };
@@ -83,7 +84,7 @@ fn written(arg: &Arg) -> String {
         (true, true) => {
             names.first().map(ToString::to_string).unwrap_or_else(|| arg.get_id().to_string().to_uppercase())
         }
-        (true, false) => possible.iter().map(|value| value.get_name()).collect::<Vec<_>>().join(" or "),
+        (true, false) => possible.iter().map(|value| value.get_name()).collect::<Vec<_>>().join("|"),
     };
     match arg.get_long() {
         Some(long) => format!("--{long} {value}").trim_end().to_owned(),
@@ -172,10 +173,10 @@ mod tests {
             ("help tr^ain", "`train"),
             ("train ^", "`train"),
             ("train other^", "`train"),
-            ("train --schedule^ cosine", "`--schedule linear or cosine`"),
-            ("train --sch^edule=cosine", "`--schedule linear or cosine`"),
-            ("train --schedule=cos^ine", "`--schedule linear or cosine`"),
-            ("train --schedule cos^", "`--schedule linear or cosine`"),
+            ("train --schedule^ cosine", "`--schedule linear|cosine`"),
+            ("train --sch^edule=cosine", "`--schedule linear|cosine`"),
+            ("train --schedule=cos^ine", "`--schedule linear|cosine`"),
+            ("train --schedule cos^", "`--schedule linear|cosine`"),
             ("train ro^ws", "**data set rows**"),
             ("eval --adapters base,r1^6", "**active adapter r16**"),
             ("echo $ra^nk", "**variable rank**\n\n```text\n16"),
@@ -194,7 +195,7 @@ mod tests {
     #[test]
     fn help_is_a_table_of_flags() {
         let markdown = seen("train^").unwrap();
-        assert!(markdown.contains("| `--schedule linear or cosine` | Shape\\|curve | `linear` |\n"), "{markdown}");
+        assert!(markdown.contains("| `--schedule linear\\|cosine` | Shape\\|curve | `linear` |\n"), "{markdown}");
         assert!(markdown.contains("| `--pack` | Joins |  |\n"), "{markdown}");
         assert!(markdown.contains("| `DATA` | What to learn |  |\n"), "{markdown}");
     }

@@ -5,5 +5,6 @@ mod bad_input;
 mod cli;
 mod golden;
 mod install;
+mod jupyter;
 mod session;
 mod support;
