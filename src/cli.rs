@@ -1,9 +1,10 @@
-//! The command line: what was asked for, the headless runner, the terminal; and the code the process ends with.
+//! The command line: what was asked for, the headless runner, the terminal, the kernel; and the code the process ends with.
 //!
 //! Exit codes: 0 when every statement was ok, 2 for usage, 1 for failure, 70 for a bug, 130 when interrupted.
 
 mod answer;
 mod arguments;
+mod install;
 mod place;
 mod runner;
 mod script;
@@ -22,7 +23,7 @@ use crate::commands;
 use crate::device::memory;
 use crate::error::{Error, Kind, Result};
 use crate::render::{Terminal, TerminalOptions};
-use crate::repl;
+use crate::{jupyter, repl};
 
 /// Runs the program with the arguments of the process.
 #[must_use]
@@ -50,6 +51,9 @@ fn work(arguments: &Arguments) -> Result<u8> {
     let piped = !io::stdin().is_terminal();
     match &arguments.command {
         Some(Command::Help { topic }) => help(topic),
+        Some(Command::Install(arguments)) => install::install(arguments),
+        Some(Command::Uninstall(arguments)) => install::uninstall(arguments),
+        Some(Command::Kernel { connection_file }) => kernel(connection_file, arguments),
         Some(Command::Run { file, output, force }) => script::run(&start(arguments)?, file, output.as_deref(), *force),
         None if !arguments.statements.is_empty() => statements(&start(arguments)?, &arguments.statements),
         None if piped => script::run(&start(arguments)?, Path::new("-"), None, false),
@@ -57,6 +61,14 @@ fn work(arguments: &Arguments) -> Result<u8> {
             .hint("loralab --json -c 'load demo', or loralab --json run FILE.lora")),
         None => interactive(&start(arguments)?),
     }
+}
+
+/// `kernel -f CONNECTION_FILE`.
+fn kernel(connection_file: &Path, arguments: &Arguments) -> Result<u8> {
+    let lab = commands::start()?;
+    lab.set_parameters(arguments.variables());
+    jupyter::run(connection_file, lab, commands::all())?;
+    Ok(0)
 }
 
 /// Starts the session with the variables that were given.

@@ -5,6 +5,7 @@
 
 mod adapters;
 mod attach_lora;
+mod clear;
 mod config;
 mod data;
 mod drop;
@@ -12,6 +13,7 @@ mod echo;
 mod eval;
 mod generate;
 mod help;
+mod history;
 mod load;
 mod load_adapter;
 mod memory;
@@ -95,7 +97,9 @@ const VERBS: &[Entry] = &[
     entry::<plot::Plot>(),
     entry::<config::Config>(),
     entry::<status::Status>(),
+    entry::<history::History>(),
     entry::<echo::Echo>(),
+    entry::<clear::Clear>(),
     entry::<help::Help>(),
     entry::<version::Version>(),
 ];

@@ -12,6 +12,7 @@
 //! | `expand` | words → arguments and values |
 //! | `items` | lists as text, and back |
 //! | `complete` | what the word at the cursor could become |
+//! | `inspect` | what the word at the cursor is |
 //! | `completeness` | whether a front end should ask for another line |
 //! | `highlight` | text → coloured ranges |
 //! | `cells` | a script → cells at lines `# %%` |
@@ -24,6 +25,7 @@ mod complete;
 mod completeness;
 mod expand;
 mod highlight;
+mod inspect;
 mod items;
 mod lexer;
 mod parameters;
@@ -37,9 +39,10 @@ use crate::error::{Error, Result};
 
 pub use cells::{Cell, split_cells};
 pub use complete::{Candidate, CandidateKind, Name, Names, Scope, complete};
-pub use completeness::{Completeness, completeness};
-pub use expand::{Argument, Lookup, evaluate, expand, expand_shell, loop_values};
+pub use completeness::{Completeness, completeness, completeness_with};
+pub use expand::{Argument, Lookup, evaluate, expand, expand_shell, loop_values, value_of};
 pub use highlight::{Class, highlight};
+pub use inspect::{Inspection, describe, inspect};
 pub use items::{join_items, split_items, value_text};
 pub use parameters::{override_assignments, parse_value};
 pub use suggest::nearest;

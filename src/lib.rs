@@ -23,6 +23,7 @@
 //! | [`render`] | events to text, SVG and PNG |
 //! | [`cli`] | the command line and the headless runner |
 //! | [`notebook`] | notebooks without a Jupyter |
+//! | [`jupyter`] | the kernel |
 //! | [`repl`] | the terminal |
 //!
 //! Dependencies point one way: error, event ← device ← quant ← ops ← lora ← model ← data, train, eval, generate ← session ←
@@ -41,6 +42,7 @@ pub mod eval;
 pub mod event;
 pub mod files;
 pub mod generate;
+pub mod jupyter;
 pub mod language;
 pub mod lora;
 pub mod model;

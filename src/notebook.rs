@@ -2,7 +2,6 @@
 //!
 //! Source: the schema of nbformat 4.5; parameters as papermill injects them.
 
-mod base64;
 mod parameters;
 mod recorder;
 
@@ -103,8 +102,14 @@ impl Notebook {
     /// Gives the cell at `index` its number and its outputs.
     pub fn set_outputs(&mut self, index: usize, count: usize, outputs: Vec<Value>) {
         if let Some(cell) = self.cells.get_mut(index) {
+            let numbered = |mut output: Value| {
+                if output["output_type"] == "execute_result" {
+                    output["execution_count"] = count.into();
+                }
+                output
+            };
             cell.insert("execution_count".to_owned(), count.into());
-            cell.insert("outputs".to_owned(), Value::Array(outputs));
+            cell.insert("outputs".to_owned(), outputs.into_iter().map(numbered).collect());
         }
     }
 

@@ -6,15 +6,24 @@
 //! that says the result, what was kept, what to type next.
 
 mod ansi;
+mod base64;
 mod board;
 mod braille;
 mod chart;
 mod draw;
+mod evaluations;
 mod failure;
+mod font;
+mod html;
 mod memory;
 mod number;
+mod output;
+mod palette;
+mod picture;
 mod plain;
 mod png;
+mod rows;
+mod screen;
 mod svg;
 mod table;
 mod terminal;
@@ -27,8 +36,10 @@ pub use chart::{Theme, describe};
 pub use failure::failure;
 pub use memory::memory;
 pub use number::{cell, is_numeric};
+pub use output::{Bundle, Output};
 pub use plain::Plain;
 pub use png::png;
+pub use screen::Screen;
 pub use svg::svg;
 pub use table::table;
 pub use terminal::{Terminal, TerminalOptions};

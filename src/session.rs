@@ -5,6 +5,7 @@
 
 mod actor;
 mod base;
+mod history;
 mod names;
 mod state;
 mod training;
@@ -12,6 +13,7 @@ mod variables;
 
 pub use actor::{Answer, Dispatch, Lab, Outcome};
 pub use base::{Base, Merged, Replaced};
+pub use history::{Entry, History};
 pub use state::{Live, Origin, Session, TrainingData};
 pub use training::Training;
 pub use variables::Variables;

@@ -7,6 +7,7 @@ use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use serde_json::{Map, Value};
 
+use super::install::{Install, Uninstall};
 use crate::commands;
 use crate::error::{Error, Result};
 use crate::language;
@@ -48,6 +49,16 @@ pub(super) enum Command {
         /// Replaces OUT.ipynb if it exists
         #[arg(long, requires = "output")]
         force: bool,
+    },
+    /// Makes the kernel known to Jupyter
+    Install(Install),
+    /// Makes Jupyter forget the kernel
+    Uninstall(Uninstall),
+    /// Serves Jupyter, which starts it
+    Kernel {
+        /// Where to listen; Jupyter writes it
+        #[arg(short = 'f', value_name = "CONNECTION_FILE")]
+        connection_file: PathBuf,
     },
     /// Explains the program, or a command of the language
     Help { topic: Vec<String> },

@@ -131,8 +131,8 @@ impl AttachLora {
 /// the width; rounded to one digit. A rule of thumb, tried on the built-in model.
 pub(super) fn suggested_rate(width: usize) -> f64 {
     let rate = 2e-4 * (4096.0 / width as f64).sqrt();
-    let digit = 10f64.powf(rate.log10().floor());
-    (rate / digit).round() * digit
+    // To one digit, as it is written: 9e-4 and not the float nearest to 9 times 1e-4.
+    format!("{rate:.0e}").parse().unwrap_or(rate)
 }
 
 /// A name that other commands can tell from their own words.

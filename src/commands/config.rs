@@ -1,6 +1,6 @@
 //! `config`: defaults of flags.
 
-use clap::{Arg, Parser};
+use clap::{Arg, Command, Parser};
 use serde_json::{Value, json};
 
 use super::Verb;
@@ -47,9 +47,38 @@ impl Verb for Config {
                 session.config.insert(name.clone(), language::parse_value(text));
             }
         }
-        let value = session.config.get(&name).cloned().unwrap_or(Value::Null);
-        let shown = if value.is_null() { "its own default".to_owned() } else { language::value_text(&value) };
+        let value = session.config.get(&name).cloned().or_else(|| own_default(&commands, &name)).unwrap_or(Value::Null);
+        let shown =
+            if value.is_null() { "each command's own default".to_owned() } else { language::value_text(&value) };
         task.emit(Event::Value(shown));
         Ok(json!({"name": name, "value": value}))
+    }
+}
+
+/// The default of a flag, where all commands that have the flag agree on it.
+fn own_default(commands: &[Command], flag: &str) -> Option<Value> {
+    let flags = commands.iter().flat_map(Command::get_arguments).filter(|arg| arg.get_long() == Some(flag));
+    let mut defaults = flags.map(|arg| arg.get_default_values().first().and_then(|value| value.to_str()));
+    let first = defaults.next()??;
+    defaults.all(|default| default == Some(first)).then(|| language::parse_value(first))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::ArgAction;
+
+    #[test]
+    fn a_default_is_told_where_all_agree() {
+        let flag = |name: &'static str, default: &'static str| Arg::new(name).long(name).default_value(default);
+        let commands = [
+            Command::new("a").arg(flag("rate", "2e-4")).arg(flag("size", "4")).arg(Arg::new("seed").long("seed")),
+            Command::new("b").arg(flag("rate", "2e-4")).arg(flag("size", "8")),
+            Command::new("c").arg(Arg::new("pack").long("pack").action(ArgAction::SetTrue)),
+        ];
+        assert_eq!(own_default(&commands, "rate"), Some(json!(2e-4)));
+        for flag in ["size", "seed", "pack", "nothing"] {
+            assert_eq!(own_default(&commands, flag), None, "{flag}");
+        }
     }
 }

@@ -6,8 +6,13 @@ use serde_json::json;
 use super::Verb;
 use crate::error::{Error, Result};
 use crate::event::{Event, Page, Task};
-use crate::language;
+use crate::language::{self, Inspection};
 use crate::session::{Answer, Session};
+
+/// What else a line can be.
+const FORMS: &str =
+    "?COMMAND explains one. name = value sets a variable, $name stands for it, # begins a comment, !line runs a
+shell command, %%data NAME begins a data set, for x in (a b): repeats.";
 
 /// List the commands, or explain one
 #[derive(Parser)]
@@ -30,22 +35,13 @@ impl Verb for Help {
 /// # Errors
 /// There is no such verb; the nearest is named.
 pub(super) fn page(topic: Option<&str>) -> Result<Page> {
-    text(topic).map(|text| Page { markdown: format!("```text\n{text}\n```"), text })
-}
-
-fn text(topic: Option<&str>) -> Result<String> {
-    let mut commands = super::all();
-    let Some(topic) = topic else {
-        let width = commands.iter().map(|c| c.get_name().len()).max().unwrap_or(0);
-        let line = |c: &Command| format!("  {:width$}  {}", c.get_name(), about(c));
-        let lines: Vec<String> = commands.iter().map(line).collect();
-        return Ok(format!(
-            "{}\n\n?COMMAND explains one. name = value sets a variable, $name stands for it, # begins a comment, !line runs a\nshell command, %%data NAME begins a data set, for x in (a b): repeats.",
-            lines.join("\n")
-        ));
-    };
-    match commands.iter_mut().find(|c| c.get_name() == topic) {
-        Some(command) => Ok(command.render_long_help().to_string().trim_end().to_owned()),
+    let commands = super::all();
+    let Some(topic) = topic else { return Ok(overview(&commands)) };
+    match commands.iter().find(|c| c.get_name() == topic) {
+        Some(command) => {
+            let Inspection { text, markdown } = language::describe(command);
+            Ok(Page { text, markdown })
+        }
         None => {
             let error = Error::usage(format!("there is no command {topic}"));
             Err(match language::nearest(topic, commands.iter().map(Command::get_name)) {
@@ -54,6 +50,16 @@ fn text(topic: Option<&str>) -> Result<String> {
             })
         }
     }
+}
+
+/// The list of all commands.
+fn overview(commands: &[Command]) -> Page {
+    let width = commands.iter().map(|c| c.get_name().len()).max().unwrap_or(0);
+    let line = |c: &Command| format!("  {:width$}  {}\n", c.get_name(), about(c));
+    let lines: String = commands.iter().map(line).collect();
+    let row = |c: &Command| format!("| `{}` | {} |\n", c.get_name(), about(c).replace('|', "\\|"));
+    let rows: String = commands.iter().map(row).collect();
+    Page { text: format!("{lines}\n{FORMS}"), markdown: format!("| command | does |\n|---|---|\n{rows}\n{FORMS}") }
 }
 
 fn about(command: &Command) -> String {

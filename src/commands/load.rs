@@ -65,7 +65,7 @@ impl Verb for Load {
             task.emit(Event::Text(format!("{} is loaded already; --reload starts over", base.opened.name)));
             return Ok(answer(base));
         }
-        check_unsaved(session, self.force)?;
+        check_unsaved(session, self.force, task)?;
 
         let mut opened = source::open(&self.source, self.revision.as_deref(), &task)?;
         let spec = Spec::from_config(&opened.config).map_err(|e| e.context(&opened.location))?;
@@ -104,19 +104,23 @@ impl Verb for Load {
     }
 }
 
-/// Refuses to drop adapters that were trained and not saved.
-pub(super) fn check_unsaved(session: &Session, force: bool) -> Result<()> {
-    if let Some(base) = session.base.as_ref().filter(|b| b.unsaved && !force) {
-        return Err(Error::state(format!("{} was trained whole and is not saved", base.opened.name))
-            .hint("merge --save DIR, or --force"));
-    }
-    match session.adapters.iter().find(|a| !a.saved) {
-        Some(live) if !force => {
+/// Refuses to drop what was trained and not saved, unless the user is asked and says yes.
+pub(super) fn check_unsaved(session: &Session, force: bool, task: Task<'_>) -> Result<()> {
+    let unsaved_base = session.base.as_ref().filter(|base| base.unsaved);
+    let error = match (unsaved_base, session.adapters.iter().find(|a| !a.saved)) {
+        _ if force => return Ok(()),
+        (Some(base), _) => Error::state(format!("{} was trained whole and is not saved", base.opened.name))
+            .hint("merge --save DIR, or --force"),
+        (None, Some(live)) => {
             let kept = live.run.as_ref().map_or_else(String::new, |run| format!("; runs/{run} keeps a copy"));
-            Err(Error::state(format!("adapter {} was trained and is not saved{kept}", live.name))
-                .hint(format!("save-adapter {} DIR, or --force", live.name)))
+            Error::state(format!("adapter {} was trained and is not saved{kept}", live.name))
+                .hint(format!("save-adapter {} DIR, or --force", live.name))
         }
-        _ => Ok(()),
+        (None, None) => return Ok(()),
+    };
+    match task.sink.confirm(&format!("{}. Go on without it?", error.message())) {
+        Some(true) => Ok(()),
+        Some(false) | None => task.check().and(Err(error)),
     }
 }
 

@@ -15,10 +15,17 @@ pub(super) struct Plot {
     /// Runs; the last one if not given
     #[arg(value_delimiter = ',')]
     ids: Vec<String>,
+    /// Draw a made-up run, to see what a chart looks like here
+    #[arg(long, conflicts_with = "ids")]
+    demo: bool,
 }
 
 impl Verb for Plot {
     fn run(self, session: &mut Session, task: Task<'_>) -> Answer {
+        if self.demo {
+            task.emit(Event::Chart(sample()));
+            return Ok(json!({"runs": []}));
+        }
         let mut runs = Vec::new();
         for id in &self.ids {
             runs.push(session.runs.open(id)?);
@@ -45,4 +52,14 @@ impl Verb for Plot {
         task.emit(Event::Chart(chart));
         Ok(json!({"runs": runs.iter().map(|r| r.id.clone()).collect::<Vec<_>>()}))
     }
+}
+
+/// A chart that is the same each time.
+fn sample() -> Chart {
+    const STEPS: usize = 120;
+    let curve = |step: usize, floor: f64| floor + 1.9 * (-(step as f64) / 28.0).exp();
+    let noise = |step: usize| 0.16 * (step as f64 * 2.4).sin() * (step as f64 * 0.37).cos();
+    let losses: Vec<(usize, f64)> = (1..=STEPS).map(|step| (step, curve(step, 0.9) + noise(step))).collect();
+    let evals: Vec<(usize, f64)> = (0..=STEPS).step_by(20).map(|step| (step, curve(step, 1.05))).collect();
+    loss_chart("a made-up run", &losses, &evals, STEPS)
 }

@@ -57,9 +57,10 @@ pub(super) struct Train {
     /// The optimizer
     #[arg(long, default_value = "adamw", value_parser = ["adamw"])]
     optimizer: String,
-    /// Peak of the learning rate; 2e-4 for adapters, 2e-5 with --full if not given
-    #[arg(long, alias = "lr", value_parser = super::arguments::number)]
-    learning_rate: Option<f64>,
+    /// Peak of the learning rate; 2e-5 with --full if not given
+    #[arg(long, alias = "lr", default_value = "2e-4", default_value_if("full", "true", "2e-5"))]
+    #[arg(value_parser = super::arguments::number)]
+    learning_rate: f64,
     /// How the learning rate falls after the warm-up
     #[arg(long, default_value = "linear", value_parser = ["linear", "cosine", "constant"])]
     schedule: String,

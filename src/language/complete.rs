@@ -1,10 +1,13 @@
 //! Completion, from the definitions of the commands and the names of the session.
 
+use std::sync::Arc;
+
 use clap::{Arg, Command, ValueHint};
+use serde_json::{Map, Value};
 
 mod line;
 
-use line::Line;
+pub(super) use line::Line;
 
 /// What a session holds, by name: a snapshot for completion, inspection and prompts.
 #[derive(Debug, Clone, Default)]
@@ -20,6 +23,8 @@ pub struct Names {
     pub unsaved: Vec<String>,
     /// What is being trained in the background.
     pub training: Option<String>,
+    /// The values of the variables.
+    pub values: Arc<Map<String, Value>>,
 }
 
 /// A name and what it stands for, in a line.
@@ -157,7 +162,7 @@ fn first_words(verbs: &[Command]) -> Vec<Candidate> {
     words
 }
 
-fn find<'c>(verbs: &'c [Command], name: &str) -> Option<&'c Command> {
+pub(super) fn find<'c>(verbs: &'c [Command], name: &str) -> Option<&'c Command> {
     verbs.iter().find(|verb| verb.get_name() == name || verb.get_all_aliases().any(|alias| alias == name))
 }
 
@@ -204,7 +209,7 @@ fn find_flag<'c>(command: &'c Command, word: &str) -> Option<&'c Arg> {
 }
 
 /// The flag that still wants a value behind `words`.
-fn open_flag<'c>(command: &'c Command, words: &[&str]) -> Option<&'c Arg> {
+pub(super) fn open_flag<'c>(command: &'c Command, words: &[&str]) -> Option<&'c Arg> {
     let last = words.iter().rposition(|word| word.starts_with("--"))?;
     let flag = find_flag(command, words[last])?;
     (words.len() - last <= most_values(flag)).then_some(flag)

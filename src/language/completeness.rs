@@ -1,6 +1,10 @@
 //! Whether a text is a whole cell or wants another line.
 
+use clap::{Arg, Command};
+
+use super::complete::find;
 use super::parser::parse_all;
+use super::{PartKind, Statement, StatementKind, Word};
 use crate::error::Error;
 
 /// What a front end should do when the user presses Enter.
@@ -31,9 +35,77 @@ pub fn completeness(text: &str) -> Completeness {
     }
 }
 
+/// As [`completeness`]; a whole cell with a verb that is none of `verbs`, or a flag that its verb has not, is invalid too.
+#[must_use]
+pub fn completeness_with(text: &str, verbs: &[Command]) -> Completeness {
+    match completeness(text) {
+        Completeness::Complete => parse_all(text)
+            .statements
+            .iter()
+            .find_map(|s| unknown(s, verbs))
+            .map_or(Completeness::Complete, Completeness::Invalid),
+        other => other,
+    }
+}
+
+/// What is unknown in a statement.
+fn unknown(statement: &Statement, verbs: &[Command]) -> Option<Error> {
+    match &statement.kind {
+        StatementKind::For { body, .. } => body.iter().find_map(|s| unknown(s, verbs)),
+        StatementKind::Command { words } => {
+            let (verb, rest) = words.split_first()?;
+            // A verb that stands in a variable is known when it is run.
+            let name = verb.fixed_text()?;
+            let Some(command) = find(verbs, &name) else {
+                return Some(Error::usage(format!("there is no command {name}")).at(verb.span.clone()));
+            };
+            if command.get_positionals().any(Arg::is_trailing_var_arg_set) {
+                return None;
+            }
+            let flag = |word: &Word| match word.parts.first().map(|part| &part.kind) {
+                Some(PartKind::Bare(text)) => text.strip_prefix("--")?.split('=').next().map(ToOwned::to_owned),
+                _ => None,
+            };
+            let is_known = |name: &str| {
+                let named = |arg: &Arg| {
+                    arg.get_long() == Some(name) || arg.get_all_aliases().is_some_and(|a| a.contains(&name))
+                };
+                name.is_empty() || name == "help" || command.get_arguments().any(named)
+            };
+            let word = rest.iter().find(|word| flag(word).is_some_and(|flag| !is_known(&flag)))?;
+            let error = Error::usage(format!("{name} has no argument --{}", flag(word)?));
+            Some(error.at(word.span.clone()))
+        }
+        _ => None,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn unknown_verbs_and_flags_are_invalid() {
+        let verbs = [
+            Command::new("train").arg(Arg::new("steps").long("steps")),
+            Command::new("echo").arg(Arg::new("words").num_args(0..).trailing_var_arg(true)),
+        ];
+        for text in [
+            "train --steps 1",
+            "train --help",
+            "echo --x",
+            "for d in (a): train $d --steps=1",
+            "x = 1",
+            "$verb --x",
+            "?y",
+        ] {
+            assert!(matches!(completeness_with(text, &verbs), Completeness::Complete), "{text}");
+        }
+        for text in ["train --nope", "train --nope=1", "tran", "x = 1\nfor d in (a): tran $d", "x ="] {
+            assert!(matches!(completeness_with(text, &verbs), Completeness::Invalid(_)), "{text}");
+        }
+        assert!(matches!(completeness_with("tran \\", &verbs), Completeness::Incomplete { .. }));
+    }
 
     #[test]
     fn whole_cells_are_complete() {

@@ -5,8 +5,8 @@ use std::ops::Range;
 use serde_json::{Map, Value};
 
 use super::items::value_text;
-use super::nearest;
-use super::word::{Part, PartKind, Reference, ShellPart, Word, literal, split_commas};
+use super::word::{Part, PartKind, Reference, ShellPart, Word, is_name, literal, split_commas};
+use super::{Statement, StatementKind, nearest};
 use crate::error::{Error, Result};
 
 /// Where the values of variables come from.
@@ -67,6 +67,21 @@ pub fn evaluate(word: &Word, variables: &dyn Lookup) -> Result<Value> {
     match <[Value; 1]>::try_from(values) {
         Ok([value]) => Ok(value),
         Err(values) => Ok(Value::Array(flatten(&pieces, values))),
+    }
+}
+
+/// The value of an expression: a variable's name with or without its `$`, or a way into it as `$last.loss`.
+///
+/// # Errors
+/// [`crate::error::Kind::Usage`] for what names no variable, [`crate::error::Kind::NotFound`] as [`evaluate`].
+pub fn value_of(expression: &str, variables: &dyn Lookup) -> Result<Value> {
+    let path = expression.trim().trim_start_matches('$').trim_start_matches('{').trim_end_matches('}');
+    let is_path = is_name(path.split('.').next().unwrap_or_default())
+        && path.chars().all(|c| c.is_alphanumeric() || "._-".contains(c));
+    let statements = if is_path { super::parse(&format!("value = ${{{path}}}"))? } else { Vec::new() };
+    match statements.as_slice() {
+        [Statement { kind: StatementKind::Assign { value, .. }, .. }] => evaluate(value, variables),
+        _ => Err(Error::usage(format!("`{expression}` names no variable")).hint("a variable is written $name")),
     }
 }
 

@@ -2,128 +2,111 @@
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
-use super::{base64, lines};
+use super::lines;
 use crate::error::Error;
-use crate::event::{Chart, Event, RunEnded, Sink};
-use crate::render::{self, Ink, Plain, Theme};
+use crate::event::{Event, Sink};
+use crate::render::{self, Bundle, Ink, Output, Screen};
 
-/// Columns of a notebook's text.
+/// Columns of an error's text.
 const WIDTH: usize = 100;
-const TEXT: Plain = Plain { width: WIDTH, color: false };
 
-/// Collects what a cell shows. Running text becomes streams, tables and charts become display data.
+/// Collects what a cell shows. Nothing is drawn before the cell has ended: training does not wait for pictures.
 #[derive(Default)]
 pub struct Recorder {
-    state: Mutex<State>,
-}
-
-#[derive(Default)]
-struct State {
-    outputs: Vec<Output>,
-    /// Rows of generated text that have not ended, with what they say so far.
-    rows: Vec<(String, String)>,
-}
-
-enum Output {
-    Stream {
-        name: &'static str,
-        text: String,
-    },
-    /// Text and the chart it stands for. Pictures are made when the cell has ended: training does not wait for them.
-    Display {
-        text: String,
-        chart: Option<Chart>,
-    },
-    Failure(Value),
+    events: Mutex<Vec<Event>>,
 }
 
 impl Recorder {
     /// The outputs of the cell with this `source`, the last of them the error it ended with, if any.
     #[must_use]
     pub fn finish(&self, error: Option<&Error>, source: &str) -> Vec<Value> {
-        let mut state = self.lock();
-        for (_, text) in std::mem::take(&mut state.rows) {
-            state.stream("stdout", &format!("{}\n", text.trim_end_matches('\n')));
+        let mut screen = Screen::new("cell");
+        let mut outputs = Outputs::default();
+        for event in std::mem::take(&mut *self.lock()) {
+            screen.apply(&event).into_iter().for_each(|output| outputs.take(output));
         }
-        if let Some(error) = error {
-            state.outputs.push(Output::Failure(failure(error, source)));
-        }
-        std::mem::take(&mut state.outputs).into_iter().map(Output::into_value).collect()
+        screen.finish().into_iter().for_each(|output| outputs.take(output));
+        outputs.0.into_iter().map(Entry::into_value).chain(error.map(|error| failure(error, source))).collect()
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, Vec<Event>> {
+        self.events.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Sink for Recorder {
     fn emit(&self, event: Event) {
-        self.lock().take(&event);
+        self.lock().push(event);
     }
 }
 
-impl State {
-    fn take(&mut self, event: &Event) {
-        let text = TEXT.render(event);
-        match event {
-            Event::Stream { error: true, .. } | Event::Warning(_) => self.stream("stderr", &text),
-            Event::Generated { adapter, ends, .. } => self.generated(adapter, &text, *ends),
-            Event::Chart(chart) | Event::RunEnded(RunEnded { chart, .. }) => self.display(text, Some(chart.clone())),
-            Event::Table(_) | Event::Memory(_) | Event::Tokens(_) => self.display(text, None),
-            _ => self.stream("stdout", &text),
+/// The outputs of a cell in their order.
+#[derive(Default)]
+struct Outputs(Vec<Entry>);
+
+enum Entry {
+    Stream { name: &'static str, text: String },
+    Bundle { output_type: &'static str, bundle: Bundle },
+}
+
+impl Outputs {
+    fn take(&mut self, output: Output) {
+        match output {
+            Output::Stream { error, text } => self.stream(if error { "stderr" } else { "stdout" }, text),
+            // A page has no place of its own in a file.
+            Output::Display(bundle) | Output::Page(bundle) => self.bundle("display_data", bundle),
+            Output::Value(bundle) => self.bundle("execute_result", bundle),
+            Output::Update(new) => {
+                for entry in &mut self.0 {
+                    if let Entry::Bundle { bundle, .. } = entry
+                        && bundle.display_id == new.display_id
+                    {
+                        *bundle = new.clone();
+                    }
+                }
+            }
+            Output::Clear => self.0.clear(),
         }
     }
 
-    fn stream(&mut self, name: &'static str, text: &str) {
-        match self.outputs.last_mut() {
-            _ if text.is_empty() => {}
-            Some(Output::Stream { name: last, text: before }) if *last == name => before.push_str(text),
-            _ => self.outputs.push(Output::Stream { name, text: text.to_owned() }),
+    fn stream(&mut self, name: &'static str, text: String) {
+        match self.0.last_mut() {
+            Some(Entry::Stream { name: last, text: before }) if *last == name => before.push_str(&text),
+            _ => self.0.push(Entry::Stream { name, text }),
         }
     }
 
-    /// Rows that are generated side by side are shown one after the other, each when it has ended.
-    fn generated(&mut self, adapter: &str, text: &str, ends: bool) {
-        let row = self.rows.iter().position(|(name, _)| name == adapter).unwrap_or_else(|| {
-            self.rows.push((adapter.to_owned(), String::new()));
-            self.rows.len() - 1
-        });
-        self.rows[row].1.push_str(text);
-        if ends {
-            let (_, text) = self.rows.remove(row);
-            self.stream("stdout", &text);
-        }
-    }
-
-    fn display(&mut self, text: String, chart: Option<Chart>) {
-        self.outputs.push(Output::Display { text, chart });
+    fn bundle(&mut self, output_type: &'static str, bundle: Bundle) {
+        self.0.push(Entry::Bundle { output_type, bundle });
     }
 }
 
-impl Output {
+impl Entry {
     fn into_value(self) -> Value {
         match self {
-            Output::Stream { name, text } => json!({"output_type": "stream", "name": name, "text": lines(&text)}),
-            Output::Display { text, chart } => display(&text, chart.as_ref()),
-            Output::Failure(value) => value,
+            Entry::Stream { name, text } => json!({"output_type": "stream", "name": name, "text": lines(&text)}),
+            Entry::Bundle { output_type, bundle } => {
+                let data: Map<String, Value> =
+                    bundle.data.into_iter().map(|(mime, data)| in_lines(mime, data)).collect();
+                let mut value = json!({"output_type": output_type, "data": data, "metadata": bundle.metadata});
+                if output_type == "execute_result" {
+                    value["execution_count"] = Value::Null;
+                }
+                value
+            }
         }
     }
 }
 
-/// Text, with its chart as pictures.
-fn display(text: &str, chart: Option<&Chart>) -> Value {
-    let mut data = json!({});
-    if let Some(chart) = chart.filter(|chart| chart.series.iter().any(|series| !series.points.is_empty())) {
-        // A picture that cannot be made leaves the other forms.
-        if let Ok(png) = render::png(chart, Theme::Light) {
-            data["image/png"] = base64::encode(&png).into();
-        }
-        data["image/svg+xml"] = lines(&render::svg(chart, Theme::Light));
-    }
-    data["text/plain"] = lines(text.trim_end_matches('\n'));
-    json!({"output_type": "display_data", "data": data, "metadata": {}})
+/// Text as a list of lines; base64 stays one string, as Jupyter writes it.
+fn in_lines(mime: String, data: Value) -> (String, Value) {
+    let data = match data {
+        Value::String(text) if mime.starts_with("text/") || mime == "image/svg+xml" => lines(&text),
+        other => other,
+    };
+    (mime, data)
 }
 
 fn failure(error: &Error, source: &str) -> Value {

@@ -7,6 +7,7 @@ use std::time::Instant;
 
 use serde_json::{Map, Value, json};
 
+use super::history::History;
 use super::state::Session;
 use crate::data::{DataSet, Format};
 use crate::error::{Error, Result};
@@ -43,6 +44,7 @@ pub struct Lab {
     requests: Sender<Request>,
     cancel: Cancel,
     names: Arc<Mutex<Names>>,
+    history: Arc<History>,
 }
 
 enum Request {
@@ -61,8 +63,9 @@ impl Lab {
     pub fn start(dispatch: Dispatch) -> Result<Self> {
         let (requests, inbox) = channel();
         let (cancel, names) = (Cancel::default(), Arc::new(Mutex::new(Names::default())));
-        let lab = Self { requests, cancel: cancel.clone(), names: Arc::clone(&names) };
-        let work = move || serve(dispatch, &inbox, &cancel, &names);
+        let history = Arc::new(History::of_user());
+        let lab = Self { requests, cancel: cancel.clone(), names: Arc::clone(&names), history: Arc::clone(&history) };
+        let work = move || serve(Session { history, ..Session::new() }, dispatch, &inbox, &cancel, &names);
         std::thread::Builder::new()
             .name("session".to_owned())
             .stack_size(STACK)
@@ -105,6 +108,12 @@ impl Lab {
         ok
     }
 
+    /// What was typed: a front end adds to it, anybody may look.
+    #[must_use]
+    pub fn history(&self) -> &History {
+        &self.history
+    }
+
     /// Names as they stand, without waiting for a running command.
     #[must_use]
     pub fn names(&self) -> Names {
@@ -112,8 +121,7 @@ impl Lab {
     }
 }
 
-fn serve(dispatch: Dispatch, inbox: &Receiver<Request>, cancel: &Cancel, names: &Mutex<Names>) {
-    let mut session = Session::new();
+fn serve(mut session: Session, dispatch: Dispatch, inbox: &Receiver<Request>, cancel: &Cancel, names: &Mutex<Names>) {
     let mut parameters = Map::new();
     while let Some(request) = next(&mut session, dispatch, inbox, names) {
         match request {
@@ -137,6 +145,8 @@ fn serve(dispatch: Dispatch, inbox: &Receiver<Request>, cancel: &Cancel, names: 
                     parameters: &mut parameters,
                 };
                 work.cell();
+                // Before the outcomes end: whoever waits for them finds out whether anybody still has something to say.
+                drop(sink);
             }
         }
     }

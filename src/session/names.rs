@@ -1,5 +1,7 @@
 //! A snapshot of what a session holds, for front ends that must not wait for a command.
 
+use std::sync::Arc;
+
 use super::state::{Live, Session};
 use crate::event::units;
 use crate::language::{Name, Names, value_text};
@@ -20,6 +22,7 @@ pub(super) fn of(session: &Session) -> Names {
         active: session.active.iter().map(|(n, _)| n.clone()).collect(),
         unsaved: unsaved.chain(unsaved_base).collect(),
         training: session.training.as_ref().map(|t| t.name().to_owned()),
+        values: Arc::new(session.variables.iter().map(|(name, value)| (name.clone(), value.clone())).collect()),
     }
 }
 
@@ -51,6 +54,7 @@ mod tests {
         session.variables.set("rank", serde_json::json!(16));
         let names = of(&session);
         assert_eq!(names.variables, [Name { text: "rank".into(), about: "16".into() }]);
+        assert_eq!(names.values["rank"], 16);
         assert!(names.base.is_none() && names.unsaved.is_empty());
     }
 }

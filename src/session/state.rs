@@ -10,6 +10,7 @@ use std::time::Duration;
 use serde_json::{Map, Value, json};
 
 use super::base::Base;
+use super::history::History;
 use super::training::Training;
 use super::variables::Variables;
 use crate::data::{self, DataSet, Format, Rendering, Sample, Template, TokenizeOptions, Tokenized};
@@ -56,6 +57,8 @@ pub struct Session {
     pub conversation: Vec<Message>,
     /// Memory that the tokenizer took.
     pub tokenizer_bytes: u64,
+    /// What was typed.
+    pub history: Arc<History>,
 }
 
 /// A live adapter.
@@ -114,6 +117,7 @@ impl Session {
             trained: None,
             conversation: Vec::new(),
             tokenizer_bytes: 0,
+            history: Arc::new(History::of_user()),
         }
     }
 

@@ -36,7 +36,14 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ),
     ("notebook", &["error", "event", "files", "language", "render", "session", "commands", "cli"]),
     ("repl", &["error", "event", "files", "language", "render", "session", "commands"]),
-    ("cli", &["error", "event", "files", "language", "render", "device", "session", "commands", "notebook", "repl"]),
+    ("jupyter", &["error", "event", "files", "language", "render", "session"]),
+    (
+        "cli",
+        &[
+            "error", "event", "files", "language", "render", "device", "session", "commands", "notebook", "repl",
+            "jupyter",
+        ],
+    ),
 ];
 
 /// Crates with the places that may name them.
@@ -46,6 +53,9 @@ const FENCES: &[(&str, &[&str])] = &[
     ("gemm::", &["ops/cpu"]),
     ("hf_hub", &["model/hub"]),
     ("rustyline", &["repl"]),
+    ("jupyter_protocol", &["jupyter"]),
+    ("jupyter_zmq_client", &["jupyter"]),
+    ("zeromq", &["jupyter"]),
     ("plotters", &["render"]),
     ("comfy_table", &["render"]),
     ("indicatif", &["render"]),

@@ -4,5 +4,7 @@ mod architecture;
 mod bad_input;
 mod cli;
 mod golden;
+mod install;
+mod jupyter;
 mod session;
 mod support;

@@ -139,7 +139,7 @@ impl Train {
         let settings = Settings {
             batch_size: self.batch_size,
             grad_accum: self.grad_accum,
-            learning_rate: self.learning_rate.unwrap_or(if self.full { 2e-5 } else { 2e-4 }),
+            learning_rate: self.learning_rate,
             schedule,
             weight_decay: self.weight_decay,
             max_grad_norm: self.max_grad_norm,

@@ -2,20 +2,20 @@
 
 /// What stands before the cursor.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Line<'t> {
+pub(in crate::language) struct Line<'t> {
     /// The words of the statement before the one at the cursor.
-    pub(super) words: Vec<&'t str>,
+    pub(in crate::language) words: Vec<&'t str>,
     /// The word at the cursor, a list with all its items.
-    pub(super) word: &'t str,
+    pub(in crate::language) word: &'t str,
     /// Where the item at the cursor begins: that word, what stands behind `--flag=`, or the last item of a list.
-    pub(super) start: usize,
+    pub(in crate::language) start: usize,
     /// The quote that is open around the item.
-    pub(super) quote: Option<char>,
+    pub(in crate::language) quote: Option<char>,
 }
 
 impl<'t> Line<'t> {
     /// The statement at the end of `before`; none in a comment and in the body of a `%%` block.
-    pub(super) fn at_end_of(before: &'t str) -> Option<Self> {
+    pub(in crate::language) fn at_end_of(before: &'t str) -> Option<Self> {
         let start = block_end(before)?;
         let mut scanner = Scanner { text: before, words: Vec::new(), word: start, item: start, quote: None, depth: 0 };
         let mut letters = before[start..].char_indices().map(|(at, c)| (start + at, c)).peekable();

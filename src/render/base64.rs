@@ -1,4 +1,4 @@
-//! Base64 (RFC 4648), as notebooks hold pictures.
+//! Base64 (RFC 4648), as messages and notebooks hold pictures.
 
 const LETTERS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
 

@@ -1,0 +1,149 @@
+//! The kernel: what Jupyter starts. The only place that names jupyter-protocol and zeromq.
+//!
+//! | file | owns |
+//! |---|---|
+//! | `wire` | messages: read leniently, written with every field |
+//! | `shell` | requests for code and about it: those for code queue up, the others are answered at once |
+//! | `control` | interrupt and shutdown, answered while a cell runs |
+//! | `stdin` | questions to the user |
+//! | `heartbeat` | an echo |
+//! | `iopub` | what everybody sees: held until somebody listens, the latest of several updates |
+//! | `execute` | the queue of cells |
+//! | `display` | the events of a cell as outputs, drawn on a thread of its own |
+//! | `requests` | what can be answered without the session: kernel_info, completion, inspection, history |
+//! | `parent` | ends the kernel with the program that started it |
+
+mod control;
+mod display;
+mod execute;
+mod heartbeat;
+mod iopub;
+mod parent;
+mod requests;
+mod shell;
+mod stdin;
+mod wire;
+
+use std::fs;
+use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use clap::Command;
+use jupyter_protocol::ConnectionInfo;
+use jupyter_zmq_client as zmq;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::mpsc;
+
+use crate::error::{Error, Kind, Result};
+use crate::session::Lab;
+use display::Display;
+use iopub::Iopub;
+use stdin::Stdin;
+use wire::Message;
+
+/// What every channel shares.
+struct Kernel {
+    lab: Lab,
+    verbs: Vec<Command>,
+    iopub: Iopub,
+    stdin: Stdin,
+    display: Display,
+    /// The request whose cell is running.
+    running: Mutex<Option<Message>>,
+}
+
+impl Kernel {
+    fn running(&self) -> MutexGuard<'_, Option<Message>> {
+        self.running.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A request is begun.
+    fn busy(&self, request: &Message) {
+        self.iopub.status(Some(request), "busy");
+    }
+
+    /// A request is done. A front end that hears `idle` while a cell runs takes the kernel for free: it is told again.
+    fn idle(&self, request: &Message) {
+        let running = self.running();
+        self.iopub.status(Some(request), "idle");
+        if running.is_some() {
+            self.iopub.status(running.as_ref(), "busy");
+        }
+    }
+}
+
+/// Serves the front ends of `connection_file` until it is told to shut down, or the program that started it is gone.
+///
+/// # Errors
+/// The file cannot be read or is none, or a port cannot be bound.
+pub fn run(connection_file: &Path, lab: Lab, verbs: Vec<Command>) -> Result<()> {
+    let text = fs::read(connection_file).map_err(|e| Error::io("read", connection_file, e))?;
+    let connection: ConnectionInfo = serde_json::from_slice(&text).map_err(|e| {
+        let message = format!("{} is no connection file: {e}", connection_file.display());
+        Error::format(message)
+            .hint("Jupyter writes it and starts the kernel; loralab without arguments is the terminal")
+    })?;
+    parent::watch(lab.cancel().clone());
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
+    let runtime = runtime.map_err(|e| Error::bug(format!("cannot start the runtime: {e}")).with_source(e))?;
+    let served = runtime.block_on(async {
+        let (kernel, control) = start(&connection, lab, verbs).await?;
+        until_told(&kernel, control).await?;
+        control::stop(&kernel).await;
+        Ok(())
+    });
+    // A command that does not hear must not hold the process.
+    runtime.shutdown_background();
+    served
+}
+
+/// Listens on all channels, and serves all but control.
+async fn start(
+    connection: &ConnectionInfo,
+    lab: Lab,
+    verbs: Vec<Command>,
+) -> Result<(Arc<Kernel>, zmq::KernelControlConnection)> {
+    let session = wire::new_id();
+    let iopub = zmq::create_kernel_iopub_xpub_connection(connection, &session).await.map_err(unbound)?;
+    let shell = zmq::create_kernel_shell_connection(connection, &session).await.map_err(unbound)?;
+    let control = zmq::create_kernel_control_connection(connection, &session).await.map_err(unbound)?;
+    let stdin = zmq::create_kernel_stdin_connection(connection, &session).await.map_err(unbound)?;
+    let heart = zmq::create_kernel_heartbeat_connection(connection).await.map_err(unbound)?;
+
+    let iopub = Iopub::start(iopub);
+    let display = Display::start(iopub.clone())?;
+    let stdin = Stdin::start(stdin);
+    let kernel = Arc::new(Kernel { lab, verbs, iopub, stdin, display, running: Mutex::default() });
+    tokio::spawn(heartbeat::serve(heart.socket));
+    let (cells, queue) = mpsc::unbounded_channel();
+    let (replies, requests) = shell.split();
+    let replies = shell::replies(replies, kernel.iopub.clone());
+    tokio::spawn(execute::serve(Arc::clone(&kernel), queue, replies.clone()));
+    tokio::spawn(shell::serve(Arc::clone(&kernel), requests, cells, replies));
+    Ok((kernel, control))
+}
+
+/// Serves control until a front end or a signal ends the kernel. Ctrl-C interrupts.
+async fn until_told(kernel: &Arc<Kernel>, control: zmq::KernelControlConnection) -> Result<()> {
+    let mut terminate = signal(SignalKind::terminate()).map_err(uncaught)?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(uncaught)?;
+    let mut control = std::pin::pin!(control::serve(Arc::clone(kernel), control));
+    loop {
+        tokio::select! {
+            () = &mut control => return Ok(()),
+            _ = terminate.recv() => return Ok(()),
+            _ = interrupt.recv() => kernel.lab.cancel().cancel(),
+        }
+    }
+}
+
+fn unbound(error: zmq::RuntimeError) -> Error {
+    Error::new(Kind::Io, format!("cannot listen where the connection file says: {error}"))
+}
+
+fn uncaught(error: std::io::Error) -> Error {
+    Error::bug(format!("cannot catch signals: {error}")).with_source(error)
+}
+
+#[cfg(test)]
+mod tests;

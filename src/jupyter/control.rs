@@ -1,0 +1,60 @@
+//! Control: what must be heard while a cell runs.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use jupyter_zmq_client::KernelControlConnection;
+use serde::Deserialize;
+use serde_json::json;
+
+use super::wire;
+use super::{Kernel, requests};
+
+/// How long a running command has to put its work aside before the kernel ends.
+const GRACE: Duration = Duration::from_secs(2);
+
+#[derive(Deserialize, Default)]
+#[serde(default)]
+struct Shutdown {
+    restart: bool,
+}
+
+/// Serves until the kernel is told to shut down.
+pub(super) async fn serve(kernel: Arc<Kernel>, connection: KernelControlConnection) {
+    let (mut replies, mut requests) = connection.split();
+    loop {
+        let request = wire::receive(&mut requests).await;
+        kernel.busy(&request);
+        let is_shutdown = request.header.msg_type == "shutdown_request";
+        let reply = match request.header.msg_type.as_str() {
+            "interrupt_request" => {
+                kernel.lab.cancel().cancel();
+                Some(wire::message(Some(&request), "interrupt_reply", json!({"status": "ok"})))
+            }
+            "shutdown_request" => {
+                let restart = wire::read::<Shutdown>(&request).unwrap_or_default().restart;
+                Some(wire::message(Some(&request), "shutdown_reply", json!({"status": "ok", "restart": restart})))
+            }
+            _ => requests::answer(&kernel, &request),
+        };
+        if let Some(reply) = reply
+            && let Err(error) = replies.send(reply).await
+        {
+            eprintln!("loralab kernel: a reply could not be sent: {error}");
+        }
+        kernel.idle(&request);
+        if is_shutdown {
+            return;
+        }
+    }
+}
+
+/// Stops the running command, and publishes what is left to say.
+pub(super) async fn stop(kernel: &Kernel) {
+    let deadline = Instant::now() + GRACE;
+    while kernel.running().is_some() && Instant::now() < deadline {
+        kernel.lab.cancel().cancel();
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    kernel.iopub.flush().await;
+}
