@@ -7,6 +7,7 @@ mod adapters;
 mod attach_lora;
 mod config;
 mod data;
+mod doctor;
 mod drop;
 mod echo;
 mod eval;
@@ -22,6 +23,7 @@ mod rename;
 mod runs;
 mod save_adapter;
 mod status;
+mod time;
 mod train;
 mod unload;
 mod unmerge;
@@ -85,6 +87,8 @@ const VERBS: &[Entry] = &[
     entry::<plot::Plot>(),
     entry::<config::Config>(),
     entry::<status::Status>(),
+    entry::<doctor::Doctor>(),
+    entry::<time::Time>(),
     entry::<echo::Echo>(),
     entry::<help::Help>(),
     entry::<version::Version>(),
@@ -110,10 +114,13 @@ fn run(session: &mut Session, arguments: &[Argument], task: Task<'_>) -> Answer 
     let Some(entry) = VERBS.iter().find(|v| (v.command)().get_name() == verb.text) else {
         return Err(unknown(verb));
     };
+    if verb.text == "time" && rest.first().is_some_and(|word| !word.text.starts_with('-')) {
+        return time::run(session, rest, task);
+    }
     let mut command = (entry.command)();
     let words = with_defaults(&command, rest, &session.config);
     match command.try_get_matches_from_mut(words) {
-        Ok(matches) => (entry.run)(&matches, session, task),
+        Ok(matches) => (entry.run)(&matches, session, task).map_err(|e| arguments::at_word(e, rest)),
         Err(error) => arguments::explain(&command, &error, verb, rest, task),
     }
 }

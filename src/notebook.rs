@@ -2,7 +2,6 @@
 //!
 //! Source: the schema of nbformat 4.5; parameters as papermill injects them.
 
-mod base64;
 mod parameters;
 mod recorder;
 

@@ -49,6 +49,8 @@ pub(super) enum Command {
         #[arg(long, requires = "output")]
         force: bool,
     },
+    /// Says what works on this machine and what does not, and why
+    Doctor,
     /// Explains the program, or a command of the language
     Help { topic: Vec<String> },
 }

@@ -4,7 +4,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use serde_json::{Value, json};
 
-use super::{base64, lines};
+use super::lines;
 use crate::error::Error;
 use crate::event::{Chart, Event, RunEnded, Sink};
 use crate::render::{self, Ink, Plain, Theme};
@@ -118,7 +118,7 @@ fn display(text: &str, chart: Option<&Chart>) -> Value {
     if let Some(chart) = chart.filter(|chart| chart.series.iter().any(|series| !series.points.is_empty())) {
         // A picture that cannot be made leaves the other forms.
         if let Ok(png) = render::png(chart, Theme::Light) {
-            data["image/png"] = base64::encode(&png).into();
+            data["image/png"] = render::base64(&png).into();
         }
         data["image/svg+xml"] = lines(&render::svg(chart, Theme::Light));
     }

@@ -180,5 +180,5 @@ fn an_error_shows_its_place() {
     let outputs = Recorder::default().finish(Some(&Error::usage("no").at(5..6).hint("yes")), "load x");
     assert_eq!(outputs[0]["ename"], "Usage");
     assert_eq!(outputs[0]["evalue"], "no");
-    assert_eq!(outputs[0]["traceback"], json!(["error: no", "  1 │ load x", "    │      ^", "hint: yes"]));
+    assert_eq!(outputs[0]["traceback"], json!(["error[Usage]: no", "  1 │ load x", "    │      ^", "hint: yes"]));
 }

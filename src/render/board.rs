@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::ansi::{self, Ink};
-use super::braille::braille;
+use super::drawing::Drawing;
 use super::number::short_bytes;
 use super::table::{dim_lines, table};
 use crate::event::{Cell, Chart, Event, RunEnded, RunInfo, Step, Style, Table, loss_chart, units};
@@ -143,12 +143,12 @@ impl Board {
     pub fn page(&self, width: usize, ink: Ink) -> String {
         let mut out = self.info.as_ref().map_or(String::new(), |info| started(info, width, ink));
         if let Some(end) = &self.ended {
-            return out + &ended(end, width, ink);
+            return out + &ended(end, width, ink, Drawing::Braille);
         }
         let line = self.line(width, ink);
         if !line.is_empty() {
             out += &(line + "\n");
-            out += &pictures(&self.chart(), self.last.map(|step| step.step), width, ink);
+            out += &pictures(&self.chart(), self.last.map(|step| step.step), width, ink, Drawing::Braille);
         }
         out
     }
@@ -165,8 +165,8 @@ pub(super) fn started(info: &RunInfo, width: usize, ink: Ink) -> String {
 }
 
 /// The end of a run: chart, evaluations, result, what was kept.
-pub(super) fn ended(end: &RunEnded, width: usize, ink: Ink) -> String {
-    let mut out = pictures(&end.chart, None, width, ink);
+pub(super) fn ended(end: &RunEnded, width: usize, ink: Ink, drawing: Drawing) -> String {
+    let mut out = pictures(&end.chart, None, width, ink, drawing);
     if !end.sentence.is_empty() {
         let sentence = ansi::wrap(&ansi::clean(&end.sentence), width);
         out += &if end.interrupted { ink.warning(&sentence) } else { ink.bold(&sentence) };
@@ -179,11 +179,11 @@ pub(super) fn ended(end: &RunEnded, width: usize, ink: Ink) -> String {
 }
 
 /// The chart and the table of evaluations with a blank line around each; nothing for a chart without points.
-fn pictures(chart: &Chart, running: Option<usize>, width: usize, ink: Ink) -> String {
+fn pictures(chart: &Chart, running: Option<usize>, width: usize, ink: Ink, drawing: Drawing) -> String {
     if chart.series.iter().all(|series| series.points.is_empty()) {
         return String::new();
     }
-    let mut out = format!("\n{}\n", braille(chart, width, chart_height(width), ink));
+    let mut out = format!("\n{}\n", drawing.draw(chart, width, ink));
     if let Some(evaluations) = evaluations(chart, running) {
         out += &table(&evaluations, width, ink);
         out.push('\n');

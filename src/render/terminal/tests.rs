@@ -94,7 +94,7 @@ fn quiet_keeps_stdout_empty() {
     terminal.failure(&Error::usage("bad"), "");
     drop(terminal);
     assert_eq!(out.text(), "");
-    assert!(err.text().ends_with("warning: w\nerror: bad\n"), "{}", err.text());
+    assert!(err.text().ends_with("warning: w\nerror[Usage]: bad\n"), "{}", err.text());
 }
 
 #[test]
