@@ -92,11 +92,7 @@ fn editor<'a>(assistant: Assistant<'a>) -> rustyline::Result<Editor<Assistant<'a
 }
 
 /// Reads a cell. A panic while it is typed costs the cell, not the session: unwinding has restored the terminal.
-fn read(
-    editor: &mut Editor<Assistant<'_>, FileHistory>,
-    color: bool,
-    unicode: bool,
-) -> rustyline::Result<String> {
+fn read(editor: &mut Editor<Assistant<'_>, FileHistory>, color: bool, unicode: bool) -> rustyline::Result<String> {
     let width = editor.dimensions().map_or(80, |(columns, _)| usize::from(columns));
     let names = editor.helper().map_or_else(Names::default, |assistant| {
         assistant.set_width(width);

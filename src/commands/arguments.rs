@@ -76,7 +76,9 @@ pub(super) fn explain(
                 Some(ContextValue::Strings(missing)) => missing.join(" "),
                 _ => argument,
             };
-            Error::usage(format!("{name} needs {}", missing.replace(['<', '>'], ""))).at(verb.span.clone()).hint(usage())
+            Error::usage(format!("{name} needs {}", missing.replace(['<', '>'], "")))
+                .at(verb.span.clone())
+                .hint(usage())
         }
         ErrorKind::ArgumentConflict => {
             let other = text(ContextKind::PriorArg).unwrap_or_default();
@@ -161,7 +163,8 @@ mod tests {
 
     #[test]
     fn errors_point_at_the_word_they_name() {
-        let argument = |text: &str, at: usize| Argument { text: text.to_owned(), items: None, span: at..at + text.len() };
+        let argument =
+            |text: &str, at: usize| Argument { text: text.to_owned(), items: None, span: at..at + text.len() };
         let given = [argument("r16", 5), argument("--rank", 9), argument("0", 16), argument("a.b", 18)];
         let span = |message: &str| at_word(Error::usage(message), &given).span();
         assert_eq!(span("there is no adapter r16"), Some(5..8));

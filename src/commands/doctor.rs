@@ -66,7 +66,9 @@ impl Verb for Doctor {
         let failing: Vec<&str> = checks.iter().filter(|c| c.state == State::Fails).map(|c| c.name).collect();
         let sentence = match failing.as_slice() {
             [] => "everything that loralab needs works here".to_owned(),
-            some => format!("{} not work here: {}", if some.len() == 1 { "this does" } else { "these do" }, some.join(", ")),
+            some => {
+                format!("{} not work here: {}", if some.len() == 1 { "this does" } else { "these do" }, some.join(", "))
+            }
         };
         task.emit(Event::Table(table(&checks)));
         task.emit(Event::Text(sentence));

@@ -178,9 +178,13 @@ mod tests {
 
     #[test]
     fn light_terminals_say_so() {
-        for (colors, light) in
-            [(None, false), (Some("15;0"), false), (Some("0;15"), true), (Some("0;default;7"), true), (Some("x"), false)]
-        {
+        for (colors, light) in [
+            (None, false),
+            (Some("15;0"), false),
+            (Some("0;15"), true),
+            (Some("0;default;7"), true),
+            (Some("x"), false),
+        ] {
             assert_eq!(theme(colors) == Theme::Light, light, "{colors:?}");
         }
     }

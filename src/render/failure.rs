@@ -21,7 +21,8 @@ pub fn failure(error: &Error, cell: &str, width: usize, ink: Ink) -> String {
     if error.is_interrupted() {
         return ink.warning(&ansi::wrap(&ansi::clean(error.message()), width)) + "\n";
     }
-    let mut out = labelled(&format!("error[{}]:", error.kind().name()), error.message(), width, |label| ink.error(label));
+    let mut out =
+        labelled(&format!("error[{}]:", error.kind().name()), error.message(), width, |label| ink.error(label));
     if let Some(span) = error.span().filter(|span| is_news(cell, span)) {
         out += &excerpt(cell, span, width, ink);
     }

@@ -100,7 +100,8 @@ mod tests {
         ] {
             assert_eq!(without_prompts(pasted), typed, "{pasted:?}");
         }
-        for text in ["load demo", "loralab ❯ x", "lora = 3", "lora", "lora x>y", "echo a\nlora> b", "", "größe = 1\n"] {
+        for text in ["load demo", "loralab ❯ x", "lora = 3", "lora", "lora x>y", "echo a\nlora> b", "", "größe = 1\n"]
+        {
             assert_eq!(without_prompts(text), text);
         }
     }

@@ -23,10 +23,11 @@ pub(super) fn lines(candidates: &[Candidate], width: usize) -> Vec<String> {
 
 /// `line`, the name in the colour of commands and the description dim. Names hold no two blanks in a row.
 pub(super) fn painted(line: &str) -> String {
-    match line.split_once(&" ".repeat(GAP)) {
-        Some((name, about)) => format!("\x1b[36m{name}\x1b[0m{}\x1b[2m{about}\x1b[0m", " ".repeat(GAP)),
-        None => line.to_owned(),
-    }
+    let Some(end) = line.find(&" ".repeat(GAP)) else { return line.to_owned() };
+    let (name, rest) = line.split_at(end);
+    let about = rest.trim_start();
+    let blanks = &rest[..rest.len() - about.len()];
+    format!("\x1b[36m{name}\x1b[0m{blanks}\x1b[2m{about}\x1b[0m")
 }
 
 #[cfg(test)]
@@ -59,7 +60,7 @@ mod tests {
 
     #[test]
     fn colours_tell_the_name_from_the_description() {
-        assert_eq!(painted("load  a model"), "\x1b[36mload\x1b[0m  \x1b[2ma model\x1b[0m");
+        assert_eq!(painted("load    a model"), "\x1b[36mload\x1b[0m    \x1b[2ma model\x1b[0m");
         assert_eq!(painted("data/"), "data/");
     }
 }

@@ -101,7 +101,8 @@ mod tests {
     fn colours_do_not_change_the_text() {
         for base in ["", "demo · NF4"] {
             let (raw, styled) = prompt(&names(base, &["r16"]), Look { color: true, ..PLAIN });
-            let pieces = styled.split('\x1b').map(|p| p.strip_prefix('[').map_or(p, |p| &p[p.find('m').unwrap() + 1..]));
+            let pieces =
+                styled.split('\x1b').map(|p| p.strip_prefix('[').map_or(p, |p| &p[p.find('m').unwrap() + 1..]));
             assert_eq!(pieces.collect::<String>(), raw);
             assert_ne!(styled, raw);
         }

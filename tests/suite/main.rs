@@ -4,5 +4,6 @@ mod architecture;
 mod bad_input;
 mod cli;
 mod golden;
+mod repl;
 mod session;
 mod support;

@@ -102,7 +102,9 @@ impl Look {
         folders.extend(self.set("XDG_DATA_HOME").map(|data| PathBuf::from(data).join("jupyter")));
         folders.extend(home.iter().flat_map(|h| [h.join(".local/share/jupyter"), h.join("Library/Jupyter")]));
         let prefix = self.program("jupyter").and_then(|file| Some(file.parent()?.parent()?.to_owned()));
-        folders.extend(prefix.into_iter().chain(self.set("VIRTUAL_ENV").map(PathBuf::from)).map(|p| p.join("share/jupyter")));
+        folders.extend(
+            prefix.into_iter().chain(self.set("VIRTUAL_ENV").map(PathBuf::from)).map(|p| p.join("share/jupyter")),
+        );
         folders.extend(["/usr/local/share/jupyter", "/usr/share/jupyter"].map(PathBuf::from));
         folders
     }
@@ -133,10 +135,9 @@ impl Look {
         let colors = self.set("NO_COLOR").is_none() && !is_dumb;
         let drawing = Drawing::choose(|variable| self.set(variable), is_terminal, colors, !is_dumb);
         match drawing {
-            Drawing::Braille | Drawing::Ascii if is_terminal => Check::ok(
-                name,
-                format!("{}; no kitty, iTerm2 or sixel terminal was recognized", drawing.name()),
-            ),
+            Drawing::Braille | Drawing::Ascii if is_terminal => {
+                Check::ok(name, format!("{}; no kitty, iTerm2 or sixel terminal was recognized", drawing.name()))
+            }
             _ => Check::ok(name, drawing.name()),
         }
     }
@@ -239,12 +240,7 @@ mod tests {
 
     #[test]
     fn an_offline_cache_says_so() {
-        let hub = |offline| HubConfig {
-            endpoint: String::new(),
-            cache: std::env::temp_dir(),
-            token: None,
-            offline,
-        };
+        let hub = |offline| HubConfig { endpoint: String::new(), cache: std::env::temp_dir(), token: None, offline };
         assert_eq!(look(&[]).cache(&hub(false)).state, State::Works);
         let check = look(&[]).cache(&hub(true));
         assert!(check.state == State::Limited && check.found.contains("HF_HUB_OFFLINE"), "{check:?}");

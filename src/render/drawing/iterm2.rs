@@ -14,9 +14,6 @@ mod tests {
 
     #[test]
     fn the_picture_is_one_command() {
-        assert_eq!(
-            encode(b"foobar", 80),
-            "\x1b]1337;File=inline=1;size=6;width=80;preserveAspectRatio=1:Zm9vYmFy\x07"
-        );
+        assert_eq!(encode(b"foobar", 80), "\x1b]1337;File=inline=1;size=6;width=80;preserveAspectRatio=1:Zm9vYmFy\x07");
     }
 }

@@ -67,8 +67,7 @@ fn palette(pixels: &[Rgb]) -> Vec<Rgb> {
 
 /// The colour of the palette that is least different.
 fn near(palette: &[Rgb], color: Rgb) -> usize {
-    let distance =
-        |other: &Rgb| other.iter().zip(color).map(|(&a, b)| u32::from(a.abs_diff(b)).pow(2)).sum::<u32>();
+    let distance = |other: &Rgb| other.iter().zip(color).map(|(&a, b)| u32::from(a.abs_diff(b)).pow(2)).sum::<u32>();
     (0..palette.len()).min_by_key(|&index| distance(&palette[index])).unwrap_or(0)
 }
 

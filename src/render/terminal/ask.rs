@@ -16,15 +16,19 @@ pub(super) fn ask(question: &str) -> Option<bool> {
     let _guard = Guard::new();
     let mut err = io::stderr().lock();
     let _ = write!(err, "{question} [y/N] ").and_then(|()| err.flush());
-    let mut line = String::new();
-    let read = io::stdin().lock().read_line(&mut line);
+    let line = line().unwrap_or_default();
     if !line.ends_with('\n') {
         let _ = writeln!(err);
     }
-    match read {
-        Ok(0) | Err(_) => None,
-        Ok(_) => Some(is_yes(&line)),
-    }
+    (!line.is_empty()).then(|| is_yes(&line))
+}
+
+/// What a terminal gives at once: a line, or what was typed up to Ctrl-C; nothing at the end.
+fn line() -> io::Result<String> {
+    let mut input = io::stdin().lock();
+    let bytes = input.fill_buf()?.to_vec();
+    input.consume(bytes.len());
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
 
 fn is_yes(line: &str) -> bool {
