@@ -76,7 +76,7 @@ pub(super) fn explain(
                 Some(ContextValue::Strings(missing)) => missing.join(" "),
                 _ => argument,
             };
-            Error::usage(format!("{name} needs {}", missing.replace(['<', '>'], "")))
+            Error::usage(format!("{name} needs {}", missing.replace(['<', '>'], "").replace("...", "")))
                 .at(verb.span.clone())
                 .hint(usage())
         }
@@ -101,7 +101,7 @@ pub(super) fn at_word(error: Error, given: &[Argument]) -> Error {
             && message.match_indices(word).any(|(at, _)| {
                 let before = message[..at].chars().next_back();
                 let after = message[at + word.len()..].chars().next();
-                !before.is_some_and(is_part) && !after.is_some_and(|c| is_part(c) && c != '.')
+                !before.is_some_and(is_part) && !after.is_some_and(|c| is_part(c) && !"./".contains(c))
             })
     };
     match given.iter().filter(|argument| named(&argument.text)).max_by_key(|argument| argument.text.len()) {
@@ -171,6 +171,7 @@ mod tests {
         assert_eq!(span("--rank 0: an adapter of rank 0 holds nothing"), Some(9..15));
         assert_eq!(span("a.b: no such file"), Some(18..21));
         assert_eq!(span("r16."), Some(5..8));
+        assert_eq!(span("cannot read r16/adapter_config.json"), Some(5..8));
         for message in ["runs/0001 keeps xr16", "nothing", "", "r16-2", "10"] {
             assert_eq!(span(message), None, "{message}");
         }

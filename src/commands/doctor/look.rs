@@ -129,14 +129,14 @@ impl Look {
 
     fn charts(&self) -> Check {
         use std::io::IsTerminal;
-        let name = "charts in terminals";
+        let name = "charts";
         let is_dumb = self.set("TERM").is_some_and(|term| term == "dumb");
         let is_terminal = std::io::stdout().is_terminal();
         let colors = self.set("NO_COLOR").is_none() && !is_dumb;
         let drawing = Drawing::choose(|variable| self.set(variable), is_terminal, colors, !is_dumb);
         match drawing {
             Drawing::Braille | Drawing::Ascii if is_terminal => {
-                Check::ok(name, format!("{}; no kitty, iTerm2 or sixel terminal was recognized", drawing.name()))
+                Check::ok(name, format!("{}; no terminal with pixels recognized", drawing.name()))
             }
             _ => Check::ok(name, drawing.name()),
         }
@@ -171,10 +171,10 @@ fn cores() -> Check {
     let all = std::thread::available_parallelism().map_or(1, usize::from);
     let used = rayon::current_num_threads();
     if used < all {
-        let found = format!("{used} of {all} used");
+        let found = format!("{} on {all}", units::plural(used, "thread"));
         return Check::limited("cores", found, "RAYON_NUM_THREADS sets how many");
     }
-    Check::ok("cores", used.to_string())
+    Check::ok("cores", units::plural(used, "thread"))
 }
 
 fn memory_left(bytes: u64) -> Check {
