@@ -27,6 +27,7 @@ mod wire;
 use std::fs;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use clap::Command;
 use jupyter_protocol::ConnectionInfo;
@@ -57,6 +58,24 @@ impl Kernel {
         self.running.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Asks the cell that runs to stop; none of those behind it. Returns once it has stopped: a cell that is only beginning
+    /// takes the first request back.
+    async fn interrupt(&self) {
+        let asked = self.running().as_ref().map(|cell| cell.header.msg_id.clone());
+        let is_running = |cell: &Option<Message>| cell.as_ref().map(|cell| &cell.header.msg_id) == asked.as_ref();
+        while asked.is_some() {
+            {
+                // As long as this is held no other cell begins.
+                let running = self.running();
+                if !is_running(&running) {
+                    return;
+                }
+                self.lab.cancel().cancel();
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
     /// A request is begun.
     fn busy(&self, request: &Message) {
         self.iopub.status(Some(request), "busy");
@@ -80,7 +99,8 @@ pub fn run(connection_file: &Path, lab: Lab, verbs: Vec<Command>) -> Result<()> 
     let text = fs::read(connection_file).map_err(|e| Error::io("read", connection_file, e))?;
     let connection: ConnectionInfo = serde_json::from_slice(&text).map_err(|e| {
         let message = format!("{} is no connection file: {e}", connection_file.display());
-        Error::format(message).hint("Jupyter writes it and starts the kernel; loralab without arguments is the terminal")
+        Error::format(message)
+            .hint("Jupyter writes it and starts the kernel; loralab without arguments is the terminal")
     })?;
     parent::watch(lab.cancel().clone());
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
@@ -131,7 +151,7 @@ async fn until_told(kernel: &Arc<Kernel>, control: zmq::KernelControlConnection)
         tokio::select! {
             () = &mut control => return Ok(()),
             _ = terminate.recv() => return Ok(()),
-            _ = interrupt.recv() => kernel.lab.cancel().cancel(),
+            _ = interrupt.recv() => drop(tokio::spawn(control::interrupt(Arc::clone(kernel)))),
         }
     }
 }

@@ -48,7 +48,8 @@ impl Verb for Config {
             }
         }
         let value = session.config.get(&name).cloned().or_else(|| own_default(&commands, &name)).unwrap_or(Value::Null);
-        let shown = if value.is_null() { "each command's own default".to_owned() } else { language::value_text(&value) };
+        let shown =
+            if value.is_null() { "each command's own default".to_owned() } else { language::value_text(&value) };
         task.emit(Event::Value(shown));
         Ok(json!({"name": name, "value": value}))
     }

@@ -10,7 +10,8 @@ use crate::language::{self, Inspection};
 use crate::session::{Answer, Session};
 
 /// What else a line can be.
-const FORMS: &str = "?COMMAND explains one. name = value sets a variable, $name stands for it, # begins a comment, !line runs a
+const FORMS: &str =
+    "?COMMAND explains one. name = value sets a variable, $name stands for it, # begins a comment, !line runs a
 shell command, %%data NAME begins a data set, for x in (a b): repeats.";
 
 /// List the commands, or explain one

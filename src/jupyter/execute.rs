@@ -140,15 +140,16 @@ impl Executor {
     /// Variables, or an error for what is none.
     fn expressions(&self, wanted: &Map<String, Value>) -> Map<String, Value> {
         let names = self.kernel.lab.names();
-        let value = |expression: &Value| {
-            match language::value_of(expression.as_str().unwrap_or_default(), names.values.as_ref()) {
-                Ok(value) => json!({
-                    "status": "ok",
-                    "data": {"text/plain": language::value_text(&value)},
-                    "metadata": {},
-                }),
-                Err(error) => wire::error_reply(error.kind().name(), error.message(), &[]),
-            }
+        let value = |expression: &Value| match language::value_of(
+            expression.as_str().unwrap_or_default(),
+            names.values.as_ref(),
+        ) {
+            Ok(value) => json!({
+                "status": "ok",
+                "data": {"text/plain": language::value_text(&value)},
+                "metadata": {},
+            }),
+            Err(error) => wire::error_reply(error.kind().name(), error.message(), &[]),
         };
         wanted.iter().map(|(key, expression)| (key.clone(), value(expression))).collect()
     }

@@ -45,7 +45,10 @@ impl Stdin {
     }
 }
 
-async fn serve(connection: KernelStdinConnection, mut inbox: mpsc::UnboundedReceiver<(Message, blocking::Sender<String>)>) {
+async fn serve(
+    connection: KernelStdinConnection,
+    mut inbox: mpsc::UnboundedReceiver<(Message, blocking::Sender<String>)>,
+) {
     let (mut questions, mut answers) = connection.split();
     let mut waiting: Option<blocking::Sender<String>> = None;
     loop {

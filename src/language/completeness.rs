@@ -39,9 +39,11 @@ pub fn completeness(text: &str) -> Completeness {
 #[must_use]
 pub fn completeness_with(text: &str, verbs: &[Command]) -> Completeness {
     match completeness(text) {
-        Completeness::Complete => {
-            parse_all(text).statements.iter().find_map(|s| unknown(s, verbs)).map_or(Completeness::Complete, Completeness::Invalid)
-        }
+        Completeness::Complete => parse_all(text)
+            .statements
+            .iter()
+            .find_map(|s| unknown(s, verbs))
+            .map_or(Completeness::Complete, Completeness::Invalid),
         other => other,
     }
 }
@@ -88,7 +90,15 @@ mod tests {
             Command::new("train").arg(Arg::new("steps").long("steps")),
             Command::new("echo").arg(Arg::new("words").num_args(0..).trailing_var_arg(true)),
         ];
-        for text in ["train --steps 1", "train --help", "echo --x", "for d in (a): train $d --steps=1", "x = 1", "$verb --x", "?y"] {
+        for text in [
+            "train --steps 1",
+            "train --help",
+            "echo --x",
+            "for d in (a): train $d --steps=1",
+            "x = 1",
+            "$verb --x",
+            "?y",
+        ] {
             assert!(matches!(completeness_with(text, &verbs), Completeness::Complete), "{text}");
         }
         for text in ["train --nope", "train --nope=1", "tran", "x = 1\nfor d in (a): tran $d", "x ="] {

@@ -44,10 +44,12 @@ pub fn describe(command: &Command) -> Inspection {
     let mut command = command.clone();
     let text = command.render_long_help().to_string().trim_end().to_owned();
     let usage = command.render_usage().to_string();
-    let about = |long: &Command| long.get_long_about().or(long.get_about()).map(ToString::to_string).unwrap_or_default();
+    let about =
+        |long: &Command| long.get_long_about().or(long.get_about()).map(ToString::to_string).unwrap_or_default();
     let mut markdown = format!("`{}`\n\n{}\n", usage.trim_start_matches("Usage:").trim(), about(&command).trim_end());
     let rows = |arguments: Vec<&Arg>, title: &str| {
-        let row = |arg: &&Arg| format!("| {} | {} | {} |\n", code(&written(arg)), cell(&help(arg)), code(&default(arg)));
+        let row =
+            |arg: &&Arg| format!("| {} | {} | {} |\n", code(&written(arg)), cell(&help(arg)), code(&default(arg)));
         let rows: String = arguments.iter().filter(|arg| !arg.is_hide_set()).map(row).collect();
         if rows.is_empty() { rows } else { format!("\n| {title} | what | default |\n|---|---|---|\n{rows}") }
     };
@@ -79,7 +81,9 @@ fn written(arg: &Arg) -> String {
     let names = arg.get_value_names().unwrap_or_default();
     let value = match (arg.get_action().takes_values(), possible.is_empty()) {
         (false, _) => String::new(),
-        (true, true) => names.first().map(ToString::to_string).unwrap_or_else(|| arg.get_id().to_string().to_uppercase()),
+        (true, true) => {
+            names.first().map(ToString::to_string).unwrap_or_else(|| arg.get_id().to_string().to_uppercase())
+        }
         (true, false) => possible.iter().map(|value| value.get_name()).collect::<Vec<_>>().join("|"),
     };
     match arg.get_long() {

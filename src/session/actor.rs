@@ -120,13 +120,7 @@ impl Lab {
     }
 }
 
-fn serve(
-    mut session: Session,
-    dispatch: Dispatch,
-    inbox: &Receiver<Request>,
-    cancel: &Cancel,
-    names: &Mutex<Names>,
-) {
+fn serve(mut session: Session, dispatch: Dispatch, inbox: &Receiver<Request>, cancel: &Cancel, names: &Mutex<Names>) {
     let mut parameters = Map::new();
     while let Ok(request) = inbox.recv() {
         match request {

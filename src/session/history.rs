@@ -220,7 +220,10 @@ mod tests {
         assert_eq!(inputs(&second.range(-1, 2, None)), ["train a\n  b", "load demo"]);
         second.add(1, "memory");
         second.add_output(1, "16 MB");
-        assert_eq!(second.tail(1), [Entry { session: 2, line: 1, input: "memory".into(), output: Some("16 MB".into()) }]);
+        assert_eq!(
+            second.tail(1),
+            [Entry { session: 2, line: 1, input: "memory".into(), output: Some("16 MB".into()) }]
+        );
         assert_eq!(inputs(&second.tail(100)).len(), 4);
         assert_eq!(inputs(&second.range(1, 1, Some(2))), ["load demo"]);
         assert_eq!(inputs(&second.range(0, 1, None)), ["memory"]);

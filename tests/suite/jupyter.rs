@@ -36,9 +36,12 @@ async fn cells_are_numbered_and_answered() {
     let mut front = kernel.front().await;
     let ran = front.run("echo hello\necho --err oops").await;
     assert_eq!(ran.lines, ["busy", "in 1: echo hello\necho --err oops", "stdout: hello", "stderr: oops", "idle"]);
-    assert_eq!(ran.reply, json!({
-        "status": "ok", "execution_count": 1, "user_expressions": {}, "payload": [],
-    }));
+    assert_eq!(
+        ran.reply,
+        json!({
+            "status": "ok", "execution_count": 1, "user_expressions": {}, "payload": [],
+        })
+    );
     // Neither a silent cell nor one that is not kept counts.
     let ran = front.execute(json!({"code": "echo hush\nx = 3", "silent": true})).await;
     assert_eq!(ran.lines, ["busy", "idle"]);
@@ -251,7 +254,7 @@ async fn history_is_found_again() {
     let tail = history(json!({"hist_access_type": "tail", "n": 2, "raw": true, "output": false})).await;
     assert_eq!(tail, json!([[1, 3, "echo 1"], [1, 4, "echo 2"]]));
     let outputs = history(json!({"hist_access_type": "range", "start": 1, "stop": 3, "output": true})).await;
-    assert_eq!(outputs, json!([[1, 1, ["echo 1", null]], [1, 2, ["config schedule", "linear"]]]));
+    assert_eq!(outputs, json!([[1, 1, ["echo 1", ""]], [1, 2, ["config schedule", "linear"]]]));
     let all = history(json!({"hist_access_type": "search", "pattern": "echo*"})).await;
     assert_eq!(all.as_array().map(Vec::len), Some(3));
     let unique = history(json!({"hist_access_type": "search", "pattern": "echo*", "unique": true})).await;
@@ -265,7 +268,10 @@ async fn history_is_found_again() {
     kernel.restart();
     let mut front = kernel.front().await;
     let ran = front.run("history echo --count 1").await;
-    assert_eq!(ran.lines[1..3], ["in 1: history echo --count 1", "stdout: 2/1  history echo --count 1"].map(ToOwned::to_owned));
+    assert_eq!(
+        ran.lines[1..3],
+        ["in 1: history echo --count 1", "stdout: 2/1  history echo --count 1"].map(ToOwned::to_owned)
+    );
     let before = front.ask("history_request", json!({"hist_access_type": "range", "session": -1, "start": 4})).await;
     assert_eq!(before["history"], json!([[1, 4, "echo 2"]]));
 }
@@ -365,7 +371,9 @@ async fn a_question_can_be_interrupted() {
 fn a_file_that_is_no_connection_file_is_an_error() {
     let folder = crate::support::root().join("jupyter-file");
     std::fs::create_dir_all(&folder).unwrap();
-    for (text, word) in [(None, "cannot read"), (Some("{}"), "is no connection file"), (Some("x"), "is no connection file")] {
+    for (text, word) in
+        [(None, "cannot read"), (Some("{}"), "is no connection file"), (Some("x"), "is no connection file")]
+    {
         let _ = std::fs::remove_file(folder.join("connection.json"));
         if let Some(text) = text {
             std::fs::write(folder.join("connection.json"), text).unwrap();
