@@ -270,7 +270,7 @@ async fn history_is_found_again() {
     let ran = front.run("history echo --count 1").await;
     assert_eq!(
         ran.lines[1..3],
-        ["in 1: history echo --count 1", "stdout: 2/1  history echo --count 1"].map(ToOwned::to_owned)
+        ["in 1: history echo --count 1", "stdout:     2/1  history echo --count 1"].map(ToOwned::to_owned)
     );
     let before = front.ask("history_request", json!({"hist_access_type": "range", "session": -1, "start": 4})).await;
     assert_eq!(before["history"], json!([[1, 4, "echo 2"]]));
