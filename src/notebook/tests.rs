@@ -1,6 +1,6 @@
 use super::*;
 use crate::error::Kind;
-use crate::event::{Cell, Chart, Event, Series, Sink, Style, Table};
+use crate::event::{Cell, Chart, Event, RunEnded, RunInfo, Series, Sink, Style, Table};
 
 /// A notebook with these cells.
 fn notebook(cells: Value) -> Notebook {
@@ -138,26 +138,57 @@ fn chart() -> Chart {
     }
 }
 
+/// As the schema of nbformat 4.5 asks of an output.
+fn assert_valid(output: &Value) {
+    let is_text = |text: &Value| text.as_array().is_some_and(|lines| lines.iter().all(Value::is_string));
+    match output["output_type"].as_str() {
+        Some("stream") => assert!(output["name"].is_string() && is_text(&output["text"]), "{output}"),
+        Some(kind @ ("display_data" | "execute_result")) => {
+            assert!(output["metadata"].is_object(), "{output}");
+            assert_eq!(output.get("execution_count").is_some(), kind == "execute_result", "{output}");
+            for (mime, data) in output["data"].as_object().unwrap() {
+                assert!(if mime == "image/png" { data.is_string() } else { is_text(data) }, "{mime}: {data}");
+            }
+        }
+        other => panic!("{other:?}"),
+    }
+    let known = ["output_type", "name", "text", "data", "metadata", "execution_count"];
+    assert!(output.as_object().unwrap().keys().all(|key| known.contains(&key.as_str())), "{output}");
+}
+
 #[test]
-fn running_text_is_one_stream_and_pictures_are_display_data() {
+fn streams_grow_and_everything_else_is_display_data() {
     let recorder = Recorder::default();
-    recorder.emit(Event::Text("one".to_owned()));
-    recorder.emit(Event::Next(vec![]));
-    recorder.emit(Event::Stream { text: "two\n".to_owned(), error: false });
-    recorder.emit(Event::Warning("careful".to_owned()));
-    recorder.emit(Event::Chart(chart()));
-    recorder.emit(Event::Table(Table { columns: vec!["a"], rows: vec![vec![Cell::Count(7)]], ..Table::default() }));
+    let stream = |text: &str, error| Event::Stream { text: text.to_owned(), error };
+    let table = Table { columns: vec!["a"], rows: vec![vec![Cell::Count(7)]], ..Table::default() };
+    for event in [
+        stream("one\n", false),
+        Event::Next(vec![]),
+        stream("two\n", false),
+        stream("careful\n", true),
+        Event::Chart(chart()),
+        Event::Table(table),
+        Event::Value("16".to_owned()),
+    ] {
+        recorder.emit(event);
+    }
     let outputs = recorder.finish(None, "");
+    outputs.iter().for_each(assert_valid);
     assert_eq!(outputs[0], json!({"output_type": "stream", "name": "stdout", "text": ["one\n", "two\n"]}));
     assert_eq!(outputs[1]["name"], "stderr");
     let data = &outputs[2]["data"];
     assert!(data["image/png"].as_str().unwrap().starts_with("iVBORw0KGgo"));
     assert!(data["image/svg+xml"][0].as_str().unwrap().starts_with("<svg"));
     assert!(data["text/plain"].as_array().is_some_and(|lines| lines.len() > 3));
-    assert_eq!(outputs[3]["output_type"], "display_data");
-    assert_eq!(outputs[3]["data"].as_object().map(Map::len), Some(1));
-    assert_eq!(outputs.len(), 4);
+    assert_eq!(outputs[2]["metadata"], json!({"needs_background": "light"}));
+    assert_eq!(outputs[3]["data"]["text/plain"], json!(["a\n", "─\n", "7"]));
+    assert!(outputs[3]["data"]["text/html"][0].as_str().unwrap().starts_with("<style>"));
+    assert_eq!(outputs[4]["output_type"], "execute_result");
+    assert_eq!(outputs.len(), 5);
     assert!(recorder.finish(None, "").is_empty());
+    let mut notebook = notebook(json!([{"cell_type": "code", "source": "x"}]));
+    notebook.set_outputs(0, 3, outputs);
+    assert_eq!(written(&notebook, "counted")["cells"][0]["outputs"][4]["execution_count"], 3);
 }
 
 #[test]
@@ -171,8 +202,35 @@ fn rows_generated_side_by_side_are_not_mixed() {
     say("base", "b", false, true);
     say("r16", "y", false, false);
     let outputs = recorder.finish(None, "");
-    assert_eq!(outputs[0]["text"], json!(["base\n", "ab\n", "r16\n", "xy\n"]));
+    outputs.iter().for_each(assert_valid);
+    assert_eq!(outputs[0]["data"]["text/plain"], json!(["base\n", "ab\n", "r16\n", "xy"]));
     assert_eq!(outputs.len(), 1);
+}
+
+#[test]
+fn a_run_is_kept_as_it_ended() {
+    let recorder = Recorder::default();
+    let info =
+        RunInfo { run: "0001".to_owned(), title: "r16".to_owned(), subtitle: String::new(), first_step: 1, steps: 3 };
+    recorder.emit(Event::RunStarted(info));
+    recorder.emit(Event::Warning("careful".to_owned()));
+    let sentence = "done".to_owned();
+    recorder.emit(Event::RunEnded(RunEnded { sentence, kept: String::new(), interrupted: false, chart: chart() }));
+    recorder.emit(Event::Clear);
+    recorder.emit(Event::Text("only this".to_owned()));
+    assert_eq!(recorder.finish(None, "").len(), 1);
+
+    recorder.emit(Event::RunEnded(RunEnded {
+        sentence: "done".to_owned(),
+        kept: String::new(),
+        interrupted: false,
+        chart: chart(),
+    }));
+    let outputs = recorder.finish(None, "");
+    outputs.iter().for_each(assert_valid);
+    assert_eq!(outputs.len(), 2);
+    assert!(outputs[0]["data"]["text/plain"].as_array().unwrap().contains(&json!("done")));
+    assert!(outputs[1]["data"]["image/svg+xml"].is_array());
 }
 
 #[test]

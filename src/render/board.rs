@@ -4,12 +4,14 @@ use std::time::Duration;
 
 use super::ansi::{self, Ink};
 use super::braille::braille;
+use super::evaluations::evaluations;
 use super::number::short_bytes;
+use super::plain::{Plain, share};
 use super::table::{dim_lines, table};
-use crate::event::{Cell, Chart, Event, RunEnded, RunInfo, Step, Style, Table, loss_chart, units};
+use crate::event::{Chart, Event, Progress, RunEnded, RunInfo, Step, Table, loss_chart, units};
 
-/// A table of evaluations shows at most this many, spread over the run, the best among them.
-const MOST_EVALUATIONS: usize = 10;
+/// What the adapter says is listed this often while the run goes on.
+const LATEST_SAMPLES: usize = 3;
 /// The bar of the live line is never longer than this, and left out if it would be shorter than the other.
 const LONGEST_BAR: usize = 30;
 const SHORTEST_BAR: usize = 8;
@@ -24,6 +26,12 @@ pub struct Board {
     tokens: usize,
     /// The smoothed loss and the weight it has gathered, as in [`loss_chart`].
     smooth: (f64, f64),
+    /// What the adapter said after how many steps.
+    samples: Vec<(usize, String)>,
+    /// What is being done between two steps.
+    activity: Option<Progress>,
+    /// Whether the run has come to its end without saying so.
+    stopped: bool,
     ended: Option<RunEnded>,
 }
 
@@ -41,6 +49,7 @@ impl Board {
                 self.last = Some(*step);
             }
             Event::Evaluated(evaluated) => self.evals.push((evaluated.step, evaluated.loss)),
+            Event::Sampled { step, text } => self.samples.push((*step, text.clone())),
             Event::RunEnded(ended) => self.ended = Some(ended.clone()),
             _ => return false,
         }
@@ -57,6 +66,38 @@ impl Board {
     #[must_use]
     pub fn info(&self) -> Option<&RunInfo> {
         self.info.as_ref()
+    }
+
+    /// How the run ended, once it has.
+    pub(super) fn end(&self) -> Option<&RunEnded> {
+        self.ended.as_ref()
+    }
+
+    /// Says what is being done between two steps.
+    pub(super) fn set_activity(&mut self, activity: Option<Progress>) {
+        self.activity = activity;
+    }
+
+    /// Says that nothing more will come.
+    pub(super) fn stop(&mut self) {
+        self.stopped = true;
+        self.activity = None;
+    }
+
+    pub(super) fn is_stopped(&self) -> bool {
+        self.stopped
+    }
+
+    /// What the adapter said: lately while the run goes on, then everything.
+    pub(super) fn samples(&self) -> &[(usize, String)] {
+        let running = self.is_running() && !self.stopped;
+        &self.samples[if running { self.samples.len().saturating_sub(LATEST_SAMPLES) } else { 0 }..]
+    }
+
+    /// The evaluations so far, or those of the chart that came with the end.
+    pub(super) fn evaluations(&self) -> Option<Table> {
+        let running = self.is_running() && !self.stopped;
+        evaluations(&self.chart(), self.last.filter(|_| running).map(|step| step.step))
     }
 
     /// How far the run has got, from 0 to 1.
@@ -106,7 +147,8 @@ impl Board {
         let steps = self.info.as_ref().map_or(0, |info| info.steps);
         let mut parts = if steps > 0 {
             let done = format!("{}/{}", units::count(last.step as u64), units::count(steps as u64));
-            vec![done, format!("{:.0} %", (self.share() * 100.0).floor())]
+            let done = if self.stopped { format!("stopped at {done}") } else { done };
+            vec![done, self.percent()]
         } else {
             vec![units::plural(last.step, "step")]
         };
@@ -116,11 +158,40 @@ impl Board {
         if let Some(&(_, loss)) = self.evals.last() {
             parts.push(format!("held out {}", super::number::number(loss, 2)));
         }
+        parts.extend(self.pace());
+        parts
+    }
+
+    /// `337` and ` of 500 · 67 % · 612 tok/s · 4:33 left · 483 MB`: what stands below the bar of a page.
+    pub(super) fn state(&self) -> (String, String) {
+        let info = self.info.as_ref();
+        let done = self.last.map_or_else(|| info.map_or(0, |info| info.first_step.saturating_sub(1)), |last| last.step);
+        let done = units::count(done as u64);
+        let steps = info.map_or(0, |info| info.steps);
+        let of = if steps > 0 { format!(" of {}", units::count(steps as u64)) } else { " steps".to_owned() };
+        let (begin, then) = if self.stopped { ("stopped".to_owned(), format!(" at {done}{of}")) } else { (done, of) };
+        let mut parts = if steps > 0 { vec![then, self.percent()] } else { vec![then] };
+        parts.extend(self.pace());
+        if let Some(activity) = &self.activity {
+            parts.push(format!("{} {:.0} %", activity.label, (share(activity) * 100.0).floor()));
+        }
+        (begin, parts.join(" · "))
+    }
+
+    fn percent(&self) -> String {
+        format!("{:.0} %", (self.share() * 100.0).floor())
+    }
+
+    /// Tokens a second, the time left, the memory held: as far as they are known.
+    fn pace(&self) -> Vec<String> {
+        let mut parts = Vec::new();
+        let Some(last) = self.last else { return parts };
         let elapsed = last.elapsed.as_secs_f64();
         if elapsed > 0.0 {
             parts.push(format!("{} tok/s", units::rate(self.tokens as f64 / elapsed)));
         }
-        if let Some(left) = self.left().filter(|_| last.step < steps) {
+        let to_come = self.info.as_ref().is_some_and(|info| last.step < info.steps);
+        if let Some(left) = self.left().filter(|_| to_come && !self.stopped) {
             parts.push(format!("{} left", units::seconds(left.as_secs_f64())));
         }
         if last.resident_bytes > 0 {
@@ -142,13 +213,17 @@ impl Board {
     #[must_use]
     pub fn page(&self, width: usize, ink: Ink) -> String {
         let mut out = self.info.as_ref().map_or(String::new(), |info| started(info, width, ink));
+        let plain = Plain { width, color: ink.is_color() };
+        for (step, text) in self.samples() {
+            out += &plain.render(&Event::Sampled { step: *step, text: text.clone() });
+        }
         if let Some(end) = &self.ended {
             return out + &ended(end, width, ink);
         }
         let line = self.line(width, ink);
         if !line.is_empty() {
             out += &(line + "\n");
-            out += &pictures(&self.chart(), self.last.map(|step| step.step), width, ink);
+            out += &pictures(&self.chart(), self.evaluations(), width, ink);
         }
         out
     }
@@ -166,7 +241,7 @@ pub(super) fn started(info: &RunInfo, width: usize, ink: Ink) -> String {
 
 /// The end of a run: chart, evaluations, result, what was kept.
 pub(super) fn ended(end: &RunEnded, width: usize, ink: Ink) -> String {
-    let mut out = pictures(&end.chart, None, width, ink);
+    let mut out = pictures(&end.chart, evaluations(&end.chart, None), width, ink);
     if !end.sentence.is_empty() {
         let sentence = ansi::wrap(&ansi::clean(&end.sentence), width);
         out += &if end.interrupted { ink.warning(&sentence) } else { ink.bold(&sentence) };
@@ -179,12 +254,12 @@ pub(super) fn ended(end: &RunEnded, width: usize, ink: Ink) -> String {
 }
 
 /// The chart and the table of evaluations with a blank line around each; nothing for a chart without points.
-fn pictures(chart: &Chart, running: Option<usize>, width: usize, ink: Ink) -> String {
+fn pictures(chart: &Chart, evaluations: Option<Table>, width: usize, ink: Ink) -> String {
     if chart.series.iter().all(|series| series.points.is_empty()) {
         return String::new();
     }
     let mut out = format!("\n{}\n", braille(chart, width, chart_height(width), ink));
-    if let Some(evaluations) = evaluations(chart, running) {
+    if let Some(evaluations) = evaluations {
         out += &table(&evaluations, width, ink);
         out.push('\n');
     }
@@ -194,54 +269,6 @@ fn pictures(chart: &Chart, running: Option<usize>, width: usize, ink: Ink) -> St
 /// Rows of a chart that is `width` columns wide.
 pub(super) fn chart_height(width: usize) -> usize {
     (width / 7).clamp(8, 14)
-}
-
-/// The evaluations of a run as a table, read off its chart: the marked line, beside it the smoothed loss of that step.
-/// `running` adds a last row for the step a run is at.
-fn evaluations(chart: &Chart, running: Option<usize>) -> Option<Table> {
-    let points = |style: Style| chart.series.iter().find(|series| series.style == style).map(|series| &series.points);
-    let held_out = points(Style::Marked).filter(|points| !points.is_empty())?;
-    let train = |step: f64| {
-        let smooth = points(Style::Bold).into_iter().flatten().rev().find(|point| point.0 <= step);
-        smooth.map_or(Cell::Empty, |point| Cell::Number(point.1, 2))
-    };
-    let finite = || held_out.iter().enumerate().filter(|(_, point)| point.1.is_finite());
-    let best = finite().min_by(|a, b| a.1.1.total_cmp(&b.1.1)).map(|(index, _)| index);
-    let shown = spread(held_out.len(), best);
-    let row = |&index: &usize| {
-        let (step, loss) = held_out[index];
-        let mut row = vec![Cell::Count(step.max(0.0) as u64), train(step)];
-        row.extend([Cell::Number(loss, 2), Cell::Number(loss.exp(), 2)]);
-        row.push(if best == Some(index) { "best".into() } else { Cell::Empty });
-        row
-    };
-    let mut rows: Vec<Vec<Cell>> = shown.iter().map(row).collect();
-    let last = held_out.last().map_or(0.0, |point| point.0);
-    if let Some(step) = running.filter(|&step| step as f64 > last) {
-        rows.push(vec![Cell::Count(step as u64), train(step as f64), "…".into(), Cell::Empty, "running".into()]);
-    }
-    let note = match held_out.len() - shown.len() {
-        0 => String::new(),
-        hidden => format!("{} not shown", units::plural(hidden, "evaluation")),
-    };
-    Some(Table {
-        title: String::new(),
-        columns: vec!["step", "train", "held out", "perplexity", ""],
-        best: best.and_then(|best| shown.iter().position(|&index| index == best)),
-        rows,
-        note,
-    })
-}
-
-/// Which of `count` rows are shown: all if they are few, else some evenly spread, always the best.
-fn spread(count: usize, best: Option<usize>) -> Vec<usize> {
-    let shown = count.min(MOST_EVALUATIONS);
-    let mut rows: Vec<usize> = (0..shown).map(|i| i * (count - 1).max(1) / (shown - 1).max(1)).collect();
-    rows.extend(best);
-    rows.retain(|&row| row < count);
-    rows.sort_unstable();
-    rows.dedup();
-    rows
 }
 
 #[cfg(test)]
@@ -310,20 +337,5 @@ mod tests {
         board.apply(&Event::Step(odd));
         assert!(!board.page(30, Ink::COLOR).is_empty());
         assert!(!board.apply(&Event::Text("x".into())));
-    }
-
-    #[test]
-    fn evaluations_are_thinned_but_the_best_stays() {
-        assert_eq!(spread(3, Some(1)), [0, 1, 2]);
-        assert_eq!(spread(1, None), [0]);
-        assert!(spread(0, None).is_empty());
-        let many = spread(100, Some(3));
-        assert!(many.len() == MOST_EVALUATIONS + 1 && many.contains(&3) && many.ends_with(&[99]));
-        let evals: Vec<(usize, f64)> = (0..100).map(|i| (i * 10, if i == 3 { 1.0 } else { 2.0 })).collect();
-        let shown = evaluations(&loss_chart("", &[(1, 1.5)], &evals, 1000), Some(995)).expect("there are evaluations");
-        assert_eq!(shown.rows[shown.best.expect("a best one")][0], Cell::Count(30));
-        assert_eq!(shown.note, "89 evaluations not shown");
-        assert_eq!(shown.rows.last().map(|row| row[4].clone()), Some("running".into()));
-        assert!(evaluations(&Chart::default(), None).is_none());
     }
 }

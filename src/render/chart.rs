@@ -246,8 +246,13 @@ pub fn describe(chart: &Chart) -> String {
         let low = line.points.iter().fold(*first, |a, b| if b.1 < a.1 { *b } else { a });
         let x = |v: f64| super::number::number(v, if v.fract() == 0.0 { 0 } else { 4 });
         out += &format!(
-            " {}: {} at {}, {} at {}, lowest {} at {}.",
+            " {}: {} from {} at {} to {} at {}, lowest {} at {}.",
             or(&line.name, "A line"),
+            match last.1.total_cmp(&first.1) {
+                std::cmp::Ordering::Less => "fell",
+                std::cmp::Ordering::Equal => "stayed",
+                std::cmp::Ordering::Greater => "rose",
+            },
             show(first.1),
             x(first.0),
             show(last.1),
@@ -384,7 +389,7 @@ mod tests {
     fn the_description_tells_first_last_and_lowest() {
         let chart = loss_chart("run", &[(1, 2.0), (2, f64::NAN)], &[(0, 2.5), (2, 1.5), (4, 1.75)], 4);
         let text = describe(&chart);
-        assert!(text.contains("held out 1.75: 2.500 at 0, 1.750 at 4, lowest 1.500 at 2."), "{text}");
+        assert!(text.contains("held out 1.75: fell from 2.500 at 0 to 1.750 at 4, lowest 1.500 at 2."), "{text}");
         assert!(text.contains("not finite"), "{text}");
     }
 }

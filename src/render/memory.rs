@@ -42,7 +42,7 @@ pub fn memory(report: &MemoryReport, width: usize, ink: Ink) -> String {
 }
 
 /// `memory · 483 MB held, peak 512 MB, counted 476 MB (−1.4 %)`.
-fn heading(report: &MemoryReport) -> String {
+pub(super) fn heading(report: &MemoryReport) -> String {
     let held = report.resident_bytes + report.device_bytes;
     let mut out = format!("memory · {} held", short_bytes(report.resident_bytes));
     if report.device_bytes > 0 {
@@ -62,7 +62,7 @@ fn heading(report: &MemoryReport) -> String {
     out
 }
 
-fn counted(report: &MemoryReport) -> u64 {
+pub(super) fn counted(report: &MemoryReport) -> u64 {
     report.parts.iter().fold(0, |sum, part| sum.saturating_add(part.bytes))
 }
 
@@ -75,7 +75,7 @@ fn key(index: usize, ink: Ink) -> String {
 }
 
 /// Bytes as a bare number of megabytes with one digit after the point.
-fn megabytes(bytes: u64) -> String {
+pub(super) fn megabytes(bytes: u64) -> String {
     match bytes {
         1..50_000 => "<0.1".to_owned(),
         _ => {

@@ -64,20 +64,27 @@ fn lines(text: &str) -> String {
 
 /// `quantizing ━━━━━╌╌╌╌ 45 % · 61.2 of 135.0 MB · model.layers.3`, cut to `width` columns.
 pub(super) fn progress(progress: &Progress, width: usize, ink: Ink) -> String {
-    let share = if progress.total == 0 { 1.0 } else { progress.done as f64 / progress.total as f64 };
-    let of = match progress.unit {
-        Unit::Bytes => format!("{} of {}", units::bytes(progress.done), units::bytes(progress.total)),
-        Unit::Items => format!("{} of {}", units::count(progress.done), units::count(progress.total)),
-    };
     let label = ansi::shorten(&ansi::clean(&progress.label), width / 3);
-    let bar = ansi::bar(share, 20);
-    let mut rest = format!("{:.0} % · {of}", (share.clamp(0.0, 1.0) * 100.0).floor());
-    if !progress.detail.is_empty() {
-        rest += &format!(" · {}", ansi::clean(&progress.detail).replace('\n', " "));
-    }
+    let bar = ansi::bar(share(progress), 20);
+    let rest = ansi::clean(&amounts(progress)).replace('\n', " ");
     let room = width.saturating_sub(ansi::width(&label) + 1);
     if room < 40 {
         return format!("{label} {}", ansi::shorten(&rest, room));
     }
     format!("{label} {} {}", ink.nth(0, &bar), ansi::shorten(&rest, room - 21))
+}
+
+/// How much is done, from 0 to 1.
+pub(super) fn share(progress: &Progress) -> f64 {
+    if progress.total == 0 { 1.0 } else { (progress.done as f64 / progress.total as f64).clamp(0.0, 1.0) }
+}
+
+/// `45 % · 61.2 MB of 135.0 MB · model.layers.3`.
+pub(super) fn amounts(progress: &Progress) -> String {
+    let of = match progress.unit {
+        Unit::Bytes => format!("{} of {}", units::bytes(progress.done), units::bytes(progress.total)),
+        Unit::Items => format!("{} of {}", units::count(progress.done), units::count(progress.total)),
+    };
+    let detail = if progress.detail.is_empty() { String::new() } else { format!(" · {}", progress.detail) };
+    format!("{:.0} % · {of}{detail}", (share(progress) * 100.0).floor())
 }

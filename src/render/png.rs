@@ -7,7 +7,8 @@ use std::{env, fs, process};
 use plotters::prelude::*;
 
 use super::chart::Theme;
-use super::draw::{SCALE, Stroke, WIDTH, draw, height};
+use super::draw::{SCALE, Stroke, draw};
+use super::picture::{WIDTH, height};
 use crate::error::{Error, Kind, Result};
 use crate::event::Chart;
 

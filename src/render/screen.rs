@@ -1,71 +1,58 @@
-//! The events of a cell as a notebook shows them: running text as streams, everything else as displays, of which those
-//! that go on (a training run, a progress bar) are updated in place.
+//! The events of a cell as a notebook shows them: one display for each, those of what goes on updated in place.
 
-use serde_json::{Map, Value};
+use std::time::{Duration, Instant};
 
-use super::base64;
+use super::ansi::Ink;
 use super::board::Board;
-use super::chart::{Theme, describe};
-use super::plain::Plain;
-use crate::event::{Chart, Event, Page};
+use super::html;
+use super::output::{Bundle, Output};
+use super::plain::{self, Plain};
+use super::rows::{self, Row};
+use crate::event::{Event, Page, Progress, RunEnded};
 
-/// Columns of a notebook's text.
+/// The text form of every display.
 const TEXT: Plain = Plain { width: 100, color: false };
-
-/// What a notebook front end shows, in Jupyter's terms.
-#[derive(Debug, Clone, PartialEq)]
-pub enum Output {
-    /// Text that continues the stream before it; `error` tells standard error.
-    Stream { error: bool, text: String },
-    /// `display_data`.
-    Display(Bundle),
-    /// `update_display_data`: takes the place of the display of the same id.
-    Update(Bundle),
-    /// `execute_result`.
-    Value(Bundle),
-    /// Something to read beside the notebook: a payload `page`.
-    Page(Bundle),
-    /// `clear_output`.
-    Clear,
-}
-
-/// The forms of one display.
-#[derive(Debug, Clone, PartialEq, Default)]
-pub struct Bundle {
-    /// By mime type, as in a message: text as a string, pictures in base64, SVG as text.
-    pub data: Map<String, Value>,
-    pub metadata: Map<String, Value>,
-    /// By which an update finds its display.
-    pub display_id: Option<String>,
-}
-
-impl Bundle {
-    /// A bundle of plain text.
-    fn text(text: &str) -> Self {
-        let mut bundle = Self::default();
-        bundle.put("text/plain", text.trim_end_matches('\n'));
-        bundle
-    }
-
-    fn put(&mut self, mime: &str, content: impl Into<Value>) {
-        self.data.insert(mime.to_owned(), content.into());
-    }
-}
+/// What is done within this time shows no bar.
+const PATIENCE: Duration = Duration::from_millis(500);
 
 /// Turns the events of one cell into outputs.
 ///
-/// [`Screen::apply`] gives what is to be shown at once. What goes on is shown by [`Screen::due`], so a front end decides
-/// how often it draws, and a run that has ended before the first call shows its end alone.
+/// [`Screen::apply`] gives what is to be shown at once. What goes on is drawn by [`Screen::due`], so a front end decides
+/// how often, and a run that has ended before the first call shows its end alone. A bar is taken away when its work is
+/// done: what comes next stands in its place.
 pub struct Screen {
     prefix: String,
     displays: usize,
+    run: Option<Run>,
+    bar: Option<Bar>,
+    generation: Option<Generation>,
+    /// The display of a bar that has ended, if nothing stands below it.
+    vacant: Option<String>,
+    /// The display that was begun last, if nothing stands below it.
+    lowest: Option<String>,
+    patience: Duration,
+}
+
+/// A training run. `id` is that of its display once it is shown, `moved` whether it has changed since.
+#[derive(Default)]
+struct Run {
     board: Board,
-    /// The display of the run, once it is shown.
-    run: Option<String>,
-    /// Whether the run has moved since it was drawn.
+    id: Option<String>,
     moved: bool,
-    /// Rows of generated text that have not ended, with what they say so far.
-    rows: Vec<(String, String)>,
+}
+
+struct Bar {
+    now: Progress,
+    since: Instant,
+    id: Option<String>,
+    moved: bool,
+}
+
+#[derive(Default)]
+struct Generation {
+    rows: Vec<Row>,
+    id: Option<String>,
+    moved: bool,
 }
 
 impl Screen {
@@ -75,10 +62,12 @@ impl Screen {
         Self {
             prefix: prefix.to_owned(),
             displays: 0,
-            board: Board::default(),
             run: None,
-            moved: false,
-            rows: Vec::new(),
+            bar: None,
+            generation: None,
+            vacant: None,
+            lowest: None,
+            patience: PATIENCE,
         }
     }
 
@@ -86,28 +75,37 @@ impl Screen {
     pub fn apply(&mut self, event: &Event) -> Vec<Output> {
         let mut out = Vec::new();
         match event {
-            Event::Progress(_) => {}
+            Event::Progress(now) => self.progress(now, &mut out),
+            Event::Generated { adapter, text, begins, ends } => {
+                self.show_run(&mut out);
+                let mut taken = false;
+                if let Some(generation) = &mut self.generation {
+                    taken = rows::take(&mut generation.rows, adapter, text, *begins, *ends);
+                    generation.moved |= taken;
+                }
+                if !taken {
+                    self.end_generation(&mut out);
+                    let mut rows = Vec::new();
+                    rows::take(&mut rows, adapter, text, *begins, *ends);
+                    self.generation = Some(Generation { rows, moved: true, id: None });
+                }
+            }
             Event::RunStarted(_) => {
-                out.extend(self.draw_run());
-                self.run = None;
-                self.board.apply(event);
-                self.moved = true;
+                self.settle(&mut out);
+                let run = self.run.insert(Run { moved: true, ..Run::default() });
+                run.board.apply(event);
             }
-            Event::Step(_) | Event::Evaluated(_) | Event::Sampled { .. } => {
-                self.board.apply(event);
-                self.moved = true;
-            }
+            Event::Step(_) | Event::Evaluated(_) => self.move_run(event),
+            Event::Sampled { .. } if self.run.is_some() => self.move_run(event),
             Event::RunEnded(ended) => {
-                self.board.apply(event);
-                self.moved = true;
-                out.extend(self.draw_run());
-                out.extend(picture(&ended.chart).map(Output::Display));
-                self.board = Board::default();
-                self.run = None;
+                self.move_run(event);
+                self.end_run(ended, &mut out);
             }
+            Event::Clear => self.clear(&mut out),
             _ => {
-                out.extend(self.place_run());
-                out.extend(self.plain(event));
+                self.end_generation(&mut out);
+                self.show_run(&mut out);
+                self.once(event, &mut out);
             }
         }
         out
@@ -115,89 +113,192 @@ impl Screen {
 
     /// What has moved since the last call. To be called at most four times a second, and before [`Screen::finish`].
     pub fn due(&mut self) -> Vec<Output> {
-        self.draw_run().into_iter().collect()
+        let mut out = Vec::new();
+        self.draw_run(&mut out);
+        self.draw_generation(&mut out);
+        if let Some(mut bar) = self.bar.take() {
+            if std::mem::take(&mut bar.moved) && (bar.id.is_some() || bar.since.elapsed() >= self.patience) {
+                let text = plain::progress(&bar.now, TEXT.width, Ink::PLAIN);
+                let bundle = Bundle::text(&text).with("text/html", html::progress(&bar.now));
+                bar.id = Some(self.draw(bar.id.take(), bundle, &mut out));
+            }
+            self.bar = Some(bar);
+        }
+        out
     }
 
     /// Ends the cell: what has not come to its end is shown as it is.
     pub fn finish(&mut self) -> Vec<Output> {
-        let mut out = self.due();
-        for (_, text) in std::mem::take(&mut self.rows) {
-            let text = format!("{}\n", text.trim_end_matches('\n'));
-            out.push(Output::Stream { error: false, text });
+        let mut out = Vec::new();
+        self.settle(&mut out);
+        if let Some(id) = self.bar.take().and_then(|bar| bar.id) {
+            out.push(blank(id));
         }
-        self.board = Board::default();
-        self.run = None;
+        self.vacate(&mut out);
         out
     }
 
-    /// The events that are shown once.
-    fn plain(&mut self, event: &Event) -> Option<Output> {
+    /// The end of everything that goes on but a bar.
+    fn settle(&mut self, out: &mut Vec<Output>) {
+        self.end_generation(out);
+        if let Some(run) = &mut self.run {
+            run.board.stop();
+            run.moved = true;
+            self.draw_run(out);
+            self.run = None;
+        }
+    }
+
+    /// An event that is shown once.
+    fn once(&mut self, event: &Event, out: &mut Vec<Output>) {
         let text = TEXT.render(event);
-        let stream = |error, text: String| (!text.is_empty()).then_some(Output::Stream { error, text });
-        match event {
-            Event::Stream { error: true, .. } | Event::Warning(_) => stream(true, text),
-            Event::Generated { adapter, ends, .. } => self.generated(adapter, &text, *ends),
-            Event::Chart(chart) => {
-                let mut bundle = picture(chart).unwrap_or_default();
-                bundle.put("text/plain", text.trim_end_matches('\n'));
-                Some(Output::Display(bundle))
-            }
-            Event::Table(_) | Event::Memory(_) | Event::Tokens(_) => Some(Output::Display(Bundle::text(&text))),
-            Event::Value(_) => Some(Output::Value(Bundle::text(&text))),
+        let output = match event {
+            Event::Stream { text, error } if !text.is_empty() => Output::Stream { error: *error, text: text.clone() },
+            Event::Value(_) => Output::Value(Bundle::text(&text)),
             Event::Page(Page { text, markdown }) => {
-                let mut bundle = Bundle::text(text);
-                bundle.put("text/markdown", markdown.as_str());
-                Some(Output::Page(bundle))
+                Output::Page(Bundle::text(text).with("text/markdown", markdown.as_str()))
             }
-            Event::Clear => Some(Output::Clear),
-            _ => stream(false, text),
+            Event::Chart(chart) => {
+                let bundle = Bundle::picture(chart).unwrap_or_default();
+                Output::Display(bundle.with("text/plain", text.trim_end_matches('\n')))
+            }
+            _ if text.is_empty() => return,
+            _ => {
+                let bundle = Bundle::text(&text);
+                Output::Display(match html::html(event) {
+                    Some(html) => bundle.with("text/html", html),
+                    None => bundle,
+                })
+            }
+        };
+        match output {
+            Output::Display(bundle) => {
+                self.draw(None, bundle, out);
+            }
+            Output::Page(_) => out.push(output),
+            _ => {
+                self.vacate(out);
+                self.lowest = None;
+                out.push(output);
+            }
         }
     }
 
-    /// Rows that are generated side by side are shown one after the other, each when it has ended.
-    fn generated(&mut self, adapter: &str, text: &str, ends: bool) -> Option<Output> {
-        let row = self.rows.iter().position(|(name, _)| name == adapter).unwrap_or_else(|| {
-            self.rows.push((adapter.to_owned(), String::new()));
-            self.rows.len() - 1
-        });
-        self.rows[row].1.push_str(text);
-        ends.then(|| Output::Stream { error: false, text: self.rows.remove(row).1 })
+    /// A bar begins, moves or ends; between the steps of a run it is a part of the run's display.
+    fn progress(&mut self, now: &Progress, out: &mut Vec<Output>) {
+        let ends = now.done >= now.total;
+        if let Some(run) = &mut self.run {
+            run.board.set_activity((!ends).then(|| now.clone()));
+            run.moved = true;
+        } else if !ends {
+            let bar =
+                self.bar.get_or_insert_with(|| Bar { now: now.clone(), since: Instant::now(), id: None, moved: true });
+            bar.now = now.clone();
+            bar.moved = true;
+        } else if let Some(id) = self.bar.take().and_then(|bar| bar.id) {
+            if self.lowest.as_ref() == Some(&id) {
+                self.vacant = Some(id);
+            } else {
+                out.push(blank(id));
+            }
+        }
     }
 
-    /// The run as it is now, if it has moved.
-    fn draw_run(&mut self) -> Option<Output> {
-        if !std::mem::take(&mut self.moved) {
-            return None;
+    fn move_run(&mut self, event: &Event) {
+        let run = self.run.get_or_insert_default();
+        run.moved |= run.board.apply(event);
+    }
+
+    /// The last look of a run, and the picture of its chart.
+    fn end_run(&mut self, ended: &RunEnded, out: &mut Vec<Output>) {
+        self.end_generation(out);
+        let Some(run) = self.run.take() else { return };
+        let picture = Bundle::picture(&ended.chart);
+        let lowest = run.id.is_none() || run.id == self.lowest;
+        self.draw(run.id, page(&run.board, lowest && picture.is_some()), out);
+        if let Some(picture) = picture {
+            self.draw(None, picture, out);
         }
-        let mut bundle = Bundle::text(&self.board.page(TEXT.width, super::Ink::PLAIN));
-        let shown = self.run.is_some();
-        bundle.display_id = Some(self.run.clone().unwrap_or_else(|| self.new_id()));
-        self.run.clone_from(&bundle.display_id);
-        Some(if shown { Output::Update(bundle) } else { Output::Display(bundle) })
+    }
+
+    fn draw_run(&mut self, out: &mut Vec<Output>) {
+        let Some(mut run) = self.run.take() else { return };
+        if std::mem::take(&mut run.moved) {
+            run.id = Some(self.draw(run.id.take(), page(&run.board, false), out));
+        }
+        self.run = Some(run);
     }
 
     /// Shows a run that is not yet shown, so that what comes now stands below it.
-    fn place_run(&mut self) -> Option<Output> {
-        if self.run.is_none() { self.draw_run() } else { None }
+    fn show_run(&mut self, out: &mut Vec<Output>) {
+        if self.run.as_ref().is_some_and(|run| run.id.is_none()) {
+            self.draw_run(out);
+        }
     }
 
-    fn new_id(&mut self) -> String {
+    fn draw_generation(&mut self, out: &mut Vec<Output>) {
+        let Some(mut generation) = self.generation.take() else { return };
+        if std::mem::take(&mut generation.moved) {
+            let text = rows::plain(&generation.rows, TEXT);
+            let bundle = Bundle::text(&text).with("text/html", html::rows(&generation.rows));
+            generation.id = Some(self.draw(generation.id.take(), bundle, out));
+        }
+        self.generation = Some(generation);
+    }
+
+    fn end_generation(&mut self, out: &mut Vec<Output>) {
+        if let Some(generation) = &mut self.generation {
+            generation.rows.iter_mut().for_each(|row| row.ended = true);
+            self.draw_generation(out);
+            self.generation = None;
+        }
+    }
+
+    /// Nothing is shown any more; what goes on will be shown again.
+    fn clear(&mut self, out: &mut Vec<Output>) {
+        self.generation = None;
+        (self.vacant, self.lowest) = (None, None);
+        if let Some(run) = &mut self.run {
+            (run.id, run.moved) = (None, true);
+        }
+        if let Some(bar) = &mut self.bar {
+            (bar.id, bar.moved) = (None, true);
+        }
+        out.push(Output::Clear);
+    }
+
+    /// Draws a display: the one of this id anew, else one in the vacant place, else one below all others. Returns its id.
+    fn draw(&mut self, id: Option<String>, bundle: Bundle, out: &mut Vec<Output>) -> String {
+        if let Some(id) = id {
+            out.push(Output::Update(bundle.at(id.clone())));
+            return id;
+        }
+        if let Some(id) = self.vacant.take() {
+            out.push(Output::Update(bundle.at(id.clone())));
+            return id;
+        }
         self.displays += 1;
-        format!("{}-{}", self.prefix, self.displays)
+        let id = format!("{}-{}", self.prefix, self.displays);
+        out.push(Output::Display(bundle.at(id.clone())));
+        self.lowest = Some(id.clone());
+        id
+    }
+
+    /// Empties the vacant place, if nothing can stand in it.
+    fn vacate(&mut self, out: &mut Vec<Output>) {
+        out.extend(self.vacant.take().map(blank));
     }
 }
 
-/// A chart as pictures on a light ground, described in words; nothing for a chart without points.
-fn picture(chart: &Chart) -> Option<Bundle> {
-    if chart.series.iter().all(|series| series.points.is_empty()) {
-        return None;
-    }
-    let mut bundle = Bundle::text(&describe(chart));
-    bundle.put("image/svg+xml", super::svg(chart, Theme::Light));
-    // A picture that cannot be made leaves the other forms.
-    if let Ok(png) = super::png(chart, Theme::Light) {
-        bundle.put("image/png", base64::encode(&png));
-    }
-    bundle.metadata.insert("needs_background".to_owned(), "light".into());
-    Some(bundle)
+/// A run as a display.
+fn page(board: &Board, picture_follows: bool) -> Bundle {
+    Bundle::text(&board.page(TEXT.width, Ink::PLAIN)).with("text/html", html::dashboard(board, picture_follows))
 }
+
+/// A display of nothing.
+fn blank(id: String) -> Output {
+    Output::Update(Bundle::text("").with("text/html", "").at(id))
+}
+
+#[cfg(test)]
+mod tests;

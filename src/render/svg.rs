@@ -3,7 +3,8 @@
 use plotters::prelude::*;
 
 use super::chart::{Theme, describe};
-use super::draw::{SCALE, Stroke, WIDTH, draw, height};
+use super::draw::{SCALE, Stroke, draw};
+use super::picture::{WIDTH, height};
 use crate::event::Chart;
 
 /// A chart as an SVG document of 700 pixels width that scales down with its page.

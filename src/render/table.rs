@@ -20,24 +20,7 @@ const MOST_LINES: usize = 8;
 /// `best` at its end unless a cell of it says so already: the mark does not hang on colour.
 #[must_use]
 pub fn table(table: &Table, width: usize, ink: Ink) -> String {
-    let best = table.best.filter(|&row| row < table.rows.len());
-    let columns = table.rows.iter().map(Vec::len).chain([table.columns.len()]).max().unwrap_or(0);
-    let says_so = |row: &Vec<Cell>| {
-        row.iter().any(|cell| matches!(cell, Cell::Text(t) if t.starts_with("best") || t.starts_with("chosen")))
-    };
-    let marked = best.filter(|&row| !says_so(&table.rows[row]));
-
-    let mut header: Vec<String> = table.columns.iter().map(|&name| name.to_owned()).collect();
-    header.resize(columns + usize::from(marked.is_some()), String::new());
-    let rows = table.rows.iter().enumerate().map(|(index, row)| {
-        let mut texts: Vec<String> = row.iter().map(number::cell).collect();
-        texts.resize(columns, String::new());
-        texts.extend(marked.map(|best| if index == best { "best".to_owned() } else { String::new() }));
-        texts
-    });
-    let right =
-        (0..header.len()).map(|c| table.rows.iter().any(|r| r.get(c).is_some_and(number::is_numeric))).collect();
-    let rows: Vec<Vec<String>> = rows.collect();
+    let Texts { header, rows, right, best } = Texts::new(table);
     let mut layout = Layout::new(header, &rows, right, width);
     if layout.width > width {
         layout = Layout::written_out(&table.columns, &rows, width);
@@ -63,6 +46,37 @@ pub fn table(table: &Table, width: usize, ink: Ink) -> String {
         out += &dim_lines(&ansi::wrap(&ansi::clean(&table.note), width), ink);
     }
     out
+}
+
+/// The texts of a table's cells, every row as long as the header.
+pub(super) struct Texts {
+    pub(super) header: Vec<String>,
+    pub(super) rows: Vec<Vec<String>>,
+    /// Which columns hold numbers, which stand right.
+    pub(super) right: Vec<bool>,
+    /// The best row, which has `best` in a column of its own unless a cell of it says so already.
+    pub(super) best: Option<usize>,
+}
+
+impl Texts {
+    pub(super) fn new(table: &Table) -> Self {
+        let best = table.best.filter(|&row| row < table.rows.len());
+        let columns = table.rows.iter().map(Vec::len).chain([table.columns.len()]).max().unwrap_or(0);
+        let says_so = |row: &Vec<Cell>| {
+            row.iter().any(|cell| matches!(cell, Cell::Text(t) if t.starts_with("best") || t.starts_with("chosen")))
+        };
+        let marked = best.filter(|&row| !says_so(&table.rows[row]));
+        let mut header: Vec<String> = table.columns.iter().map(|&name| name.to_owned()).collect();
+        header.resize(columns + usize::from(marked.is_some()), String::new());
+        let rows = table.rows.iter().enumerate().map(|(index, row)| {
+            let mut texts: Vec<String> = row.iter().map(number::cell).collect();
+            texts.resize(columns, String::new());
+            texts.extend(marked.map(|best| if index == best { "best".to_owned() } else { String::new() }));
+            texts
+        });
+        let is_right = |c| table.rows.iter().any(|row| row.get(c).is_some_and(number::is_numeric));
+        Self { rows: rows.collect(), right: (0..header.len()).map(is_right).collect(), header, best }
+    }
 }
 
 /// Dims every line by itself, so that a pager or a scroll never leaves the colour on.

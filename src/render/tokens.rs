@@ -4,7 +4,7 @@ use super::ansi::{self, Ink, visible};
 use crate::event::{Mark, TokenSample, units};
 
 /// Runs of the same padding token are shown this often, then counted.
-const MOST_PADDING: usize = 3;
+pub(super) const MOST_PADDING: usize = 3;
 
 /// A sample as text of at most `width` columns, ended by a line break: a heading, the tokens, a legend with counts.
 ///
@@ -15,10 +15,7 @@ const MOST_PADDING: usize = 3;
 pub fn tokens(sample: &TokenSample, width: usize, ink: Ink) -> String {
     let count = |mark: Mark| sample.tokens.iter().filter(|token| token.1 == mark).count();
     let (trained, masked, padding) = (count(Mark::Trained), count(Mark::Masked), count(Mark::Padding));
-    let title = ansi::clean(&sample.title);
-    let sum = units::plural(trained + masked, "token");
-    let heading = if title.is_empty() { sum } else { format!("{title} · {sum}") };
-    let mut out = ink.bold(&ansi::wrap(&heading, width)) + "\n";
+    let mut out = ink.bold(&ansi::wrap(&ansi::clean(&title(sample)), width)) + "\n";
     out += &body(sample, width.max(8), ink);
 
     let legend = [
@@ -33,6 +30,13 @@ pub fn tokens(sample: &TokenSample, width: usize, ink: Ink) -> String {
     });
     let legend = shown.collect::<Vec<_>>().join(" · ");
     out + &if legend.is_empty() { ink.dim("no tokens") } else { legend } + "\n"
+}
+
+/// The title with the number of tokens that are read.
+pub(super) fn title(sample: &TokenSample) -> String {
+    let read = sample.tokens.iter().filter(|token| token.1 != Mark::Padding).count();
+    let sum = units::plural(read, "token");
+    if sample.title.is_empty() { sum } else { format!("{} · {sum}", sample.title) }
 }
 
 /// The tokens one after the other, broken between tokens where a line is full.

@@ -1,0 +1,53 @@
+//! The token X-ray: trained tokens underlined on a ground, masked ones faint, padding struck out.
+
+use super::{CODE, best, escape, heading, paragraph, text};
+use crate::event::{Mark, TokenSample, units};
+use crate::render::ansi::visible;
+use crate::render::tokens::{MOST_PADDING, title};
+
+/// A sample with its legend.
+pub(super) fn tokens(sample: &TokenSample) -> String {
+    let mut body = String::new();
+    for run in sample.tokens.chunk_by(|a, b| a.1 == b.1) {
+        for same in run.chunk_by(|a, b| run[0].1 == Mark::Padding && a.0 == b.0) {
+            for token in same.iter().take(MOST_PADDING) {
+                let shown: String = token.0.chars().map(|c| if c == '\n' { '⏎' } else { visible(c) }).collect();
+                // A token is never broken; a line may end behind each.
+                body += &format!("{}<wbr>", marked(token.1, &escape(&shown)));
+            }
+            if same.len() > MOST_PADDING {
+                body += &format!(" <span style=\"opacity:.6\">×{}</span>", units::count(same.len() as u64));
+            }
+        }
+    }
+    let legend = [
+        (Mark::Trained, "trained", ""),
+        (Mark::Masked, "masked", ": read, not learnt"),
+        (Mark::Padding, "padding", ""),
+    ];
+    let legend: Vec<String> = legend
+        .into_iter()
+        .filter_map(|(mark, name, remark)| {
+            let count = sample.tokens.iter().filter(|token| token.1 == mark).count();
+            let words = format!("{} {name}{remark}", units::count(count as u64));
+            (count > 0).then(|| marked(mark, &text(&words)))
+        })
+        .collect();
+    let legend = if legend.is_empty() { "no tokens".to_owned() } else { legend.join(" · ") };
+    let mut out = heading(&title(sample));
+    out += &format!("<div style=\"{CODE};line-height:1.75;margin:4px 0;overflow-wrap:anywhere\">{body}</div>\n");
+    out + &paragraph("font-size:12px", &legend)
+}
+
+/// A token's look, that of its mark; elements that mean the same stay where styles are taken away.
+fn marked(mark: Mark, html: &str) -> String {
+    let look = "padding:1px;margin-right:1px;border-radius:2px;white-space:pre-wrap";
+    match mark {
+        Mark::Trained => format!(
+            "<ins style=\"{look};text-decoration:none;background:rgba(0,158,115,.2);border-bottom:2px solid {}\">{html}</ins>",
+            best()
+        ),
+        Mark::Masked => format!("<span style=\"{look};opacity:.66\">{html}</span>"),
+        Mark::Padding => format!("<del style=\"{look};opacity:.5;text-decoration:line-through\">{html}</del>"),
+    }
+}
