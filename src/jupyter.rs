@@ -30,7 +30,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use clap::Command;
-use jupyter_protocol::ConnectionInfo;
+use jupyter_protocol::connection_info::{ConnectionInfo, Transport};
 use jupyter_zmq_client as zmq;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
@@ -123,6 +123,7 @@ async fn start(
     verbs: Vec<Command>,
 ) -> Result<(Arc<Kernel>, zmq::KernelControlConnection)> {
     let session = wire::new_id();
+    remove_stale(connection);
     let iopub = zmq::create_kernel_iopub_xpub_connection(connection, &session).await.map_err(unbound)?;
     let shell = zmq::create_kernel_shell_connection(connection, &session).await.map_err(unbound)?;
     let control = zmq::create_kernel_control_connection(connection, &session).await.map_err(unbound)?;
@@ -140,6 +141,17 @@ async fn start(
     tokio::spawn(execute::serve(Arc::clone(&kernel), queue, replies.clone()));
     tokio::spawn(shell::serve(Arc::clone(&kernel), requests, cells, replies));
     Ok((kernel, control))
+}
+
+/// Removes the sockets that a kernel before this one left in the file system: no other can be bound in their place.
+fn remove_stale(connection: &ConnectionInfo) {
+    let ConnectionInfo { shell_port, iopub_port, stdin_port, control_port, hb_port, .. } = *connection;
+    if connection.transport == Transport::IPC {
+        for port in [shell_port, iopub_port, stdin_port, control_port, hb_port] {
+            // Most often there is none.
+            let _ = fs::remove_file(format!("{}-{port}", connection.ip));
+        }
+    }
 }
 
 /// Serves control until a front end or a signal ends the kernel. Ctrl-C interrupts.

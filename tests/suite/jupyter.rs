@@ -318,15 +318,13 @@ async fn a_kernel_ends_with_its_parent() {
         .args(["-c", script])
         .arg(kernel_command.get_program())
         .current_dir(&kernel.folder)
+        .env("LORALAB_HISTORY", "")
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::null())
         .spawn()
         .unwrap();
     let mut output = shell.stdout.take().unwrap();
-    for port in 1..=5 {
-        let _ = std::fs::remove_file(kernel.folder.join(format!("s-{port}")));
-    }
     let mut front = kernel.front().await;
     assert_eq!(front.run("echo alive").await.lines[2], "stdout: alive");
     shell.kill().unwrap();

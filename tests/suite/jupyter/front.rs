@@ -59,7 +59,7 @@ impl Kernel {
         // The kernel may not have bound its sockets yet: the last of them is the heartbeat's.
         let heart = Path::new(&self.info.ip).with_file_name("s-5");
         for _ in 0..12_000 {
-            if heart.exists() {
+            if std::os::unix::net::UnixStream::connect(&heart).is_ok() {
                 break;
             }
             tokio::time::sleep(Duration::from_millis(10)).await;
@@ -92,9 +92,6 @@ impl Kernel {
 
     /// Starts it again, on the same sockets.
     pub(crate) fn restart(&mut self) {
-        for port in 1..=5 {
-            let _ = std::fs::remove_file(format!("{}-{port}", self.info.ip));
-        }
         self.child = command(&self.folder).spawn().unwrap();
     }
 }
