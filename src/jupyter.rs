@@ -27,9 +27,10 @@ mod wire;
 use std::fs;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use clap::Command;
-use jupyter_protocol::ConnectionInfo;
+use jupyter_protocol::connection_info::{ConnectionInfo, Transport};
 use jupyter_zmq_client as zmq;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
@@ -55,6 +56,24 @@ struct Kernel {
 impl Kernel {
     fn running(&self) -> MutexGuard<'_, Option<Message>> {
         self.running.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Asks the cell that runs to stop; none of those behind it. Returns once it has stopped: a cell that is only beginning
+    /// takes the first request back.
+    async fn interrupt(&self) {
+        let asked = self.running().as_ref().map(|cell| cell.header.msg_id.clone());
+        let is_running = |cell: &Option<Message>| cell.as_ref().map(|cell| &cell.header.msg_id) == asked.as_ref();
+        while asked.is_some() {
+            {
+                // As long as this is held no other cell begins.
+                let running = self.running();
+                if !is_running(&running) {
+                    return;
+                }
+                self.lab.cancel().cancel();
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
     }
 
     /// A request is begun.
@@ -104,6 +123,7 @@ async fn start(
     verbs: Vec<Command>,
 ) -> Result<(Arc<Kernel>, zmq::KernelControlConnection)> {
     let session = wire::new_id();
+    remove_stale(connection);
     let iopub = zmq::create_kernel_iopub_xpub_connection(connection, &session).await.map_err(unbound)?;
     let shell = zmq::create_kernel_shell_connection(connection, &session).await.map_err(unbound)?;
     let control = zmq::create_kernel_control_connection(connection, &session).await.map_err(unbound)?;
@@ -123,6 +143,17 @@ async fn start(
     Ok((kernel, control))
 }
 
+/// Removes the sockets that a kernel before this one left in the file system: no other can be bound in their place.
+fn remove_stale(connection: &ConnectionInfo) {
+    let ConnectionInfo { shell_port, iopub_port, stdin_port, control_port, hb_port, .. } = *connection;
+    if connection.transport == Transport::IPC {
+        for port in [shell_port, iopub_port, stdin_port, control_port, hb_port] {
+            // Most often there is none.
+            let _ = fs::remove_file(format!("{}-{port}", connection.ip));
+        }
+    }
+}
+
 /// Serves control until a front end or a signal ends the kernel. Ctrl-C interrupts.
 async fn until_told(kernel: &Arc<Kernel>, control: zmq::KernelControlConnection) -> Result<()> {
     let mut terminate = signal(SignalKind::terminate()).map_err(uncaught)?;
@@ -132,7 +163,7 @@ async fn until_told(kernel: &Arc<Kernel>, control: zmq::KernelControlConnection)
         tokio::select! {
             () = &mut control => return Ok(()),
             _ = terminate.recv() => return Ok(()),
-            _ = interrupt.recv() => kernel.lab.cancel().cancel(),
+            _ = interrupt.recv() => drop(tokio::spawn(control::interrupt(Arc::clone(kernel)))),
         }
     }
 }

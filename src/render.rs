@@ -1,9 +1,9 @@
-//! Events as text, SVG and PNG: the one place that decides what a result looks like.
+//! Events as text, HTML, SVG and PNG: the one place that decides what a result looks like.
 //!
 //! Front ends hand over an [`Event`](crate::event::Event) and get text with or without colour ([`Plain`]), a picture
-//! ([`svg`], [`png`]), or let [`Terminal`] print everything as it comes. Nothing here knows a session, a notebook or a
-//! tensor. The same content stands in the same order everywhere: a bold heading, the picture, the table, the sentence
-//! that says the result, what was kept, what to type next.
+//! ([`svg`], [`png`]), the outputs of a notebook's cell ([`Screen`]), or let [`Terminal`] print everything as it comes.
+//! Nothing here knows a session, a notebook's file or a tensor. The same content stands in the same order everywhere: a
+//! bold heading, the picture, the table, the sentence that says the result, what was kept, what to type next.
 
 mod ansi;
 mod ascii;

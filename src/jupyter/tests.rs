@@ -3,7 +3,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use jupyter_protocol::connection_info::Transport;
 use jupyter_zmq_client::{ClientIoPubConnection, ClientShellConnection};
 use serde_json::{Value, json};
 

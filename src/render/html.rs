@@ -27,6 +27,9 @@ const MUTED: &str = "opacity:.72";
 const HAIRLINE: &str = "rgba(128,128,128,.5)";
 const CODE: &str = "font-family:var(--jp-code-font-family,var(--vscode-editor-font-family,monospace));font-size:12px";
 
+/// Around SVG: where it is taken away its words would stay, without their places.
+const SVG_ALONE: &str = "<div style=\"font-size:0px\">";
+
 /// The HTML of an event that is shown once; nothing for one that has no other form than its text.
 pub(super) fn html(event: &Event) -> Option<String> {
     let body = match event {

@@ -3,7 +3,7 @@
 use std::convert::Infallible;
 use std::fmt::Write as _;
 
-use super::{best, series, text};
+use super::{SVG_ALONE, best, series, text};
 use crate::event::Chart;
 use crate::render::chart::describe;
 use crate::render::picture::{self, Anchor, Color, Paint, Pen, Point, WIDTH, Words, height};
@@ -19,9 +19,9 @@ pub(super) fn chart(chart: &Chart) -> String {
     let height = height(&untitled);
     let words = text(&describe(chart));
     format!(
-        "<svg viewBox=\"0 0 {WIDTH} {height}\" width=\"{WIDTH}\" height=\"{height}\" role=\"img\" aria-label=\"{words}\" \
+        "{SVG_ALONE}<svg viewBox=\"0 0 {WIDTH} {height}\" width=\"{WIDTH}\" height=\"{height}\" role=\"img\" aria-label=\"{words}\" \
          style=\"display:block;max-width:100%;height:auto;font-family:inherit\" fill=\"none\" stroke-linejoin=\"round\">\n\
-         <title>{words}</title>\n{}</svg>\n",
+         <title>{words}</title>\n{}</svg></div>\n",
         pen.0
     )
 }

@@ -1,7 +1,7 @@
 //! A memory breakdown: the sum in a sentence, a stacked bar, a table that explains each part.
 
-use super::table::{Row, grid};
-use super::{heading, hex, text};
+use super::table::{Column, Kind, Row, grid};
+use super::{SVG_ALONE, heading, hex, text};
 use crate::event::{Cell, MemoryReport};
 use crate::render::font::text_width;
 use crate::render::memory::{counted, heading as sum, megabytes};
@@ -30,7 +30,8 @@ pub(super) fn memory(report: &MemoryReport) -> String {
         let cells = vec![swatch + &text(&part.name), megabytes(part.bytes), share, text(&part.why)];
         Row { cells, best: false }
     });
-    out + &grid(&["part", "MB", "share", "why"].map(str::to_owned), &[false, true, true, false], rows)
+    let columns = [("part", Kind::Word), ("MB", Kind::Number), ("share", Kind::Number), ("why", Kind::Text)];
+    out + &grid(&columns.map(|(name, kind)| Column { name: name.to_owned(), kind }), rows)
 }
 
 /// Each part as wide as its share, with its name and its megabytes where they fit.
@@ -39,7 +40,7 @@ fn bar(report: &MemoryReport, counted: f64) -> String {
         report.parts.iter().map(|part| format!("{} {} MB", part.name, megabytes(part.bytes))).collect();
     let words = text(&words.join(", "));
     let mut out = format!(
-        "<svg viewBox=\"0 0 {WIDTH} {HEIGHT}\" width=\"{WIDTH}\" height=\"{HEIGHT}\" role=\"img\" aria-label=\"{words}\" \
+        "{SVG_ALONE}<svg viewBox=\"0 0 {WIDTH} {HEIGHT}\" width=\"{WIDTH}\" height=\"{HEIGHT}\" role=\"img\" aria-label=\"{words}\" \
          style=\"display:block;max-width:100%;height:auto;margin:6px 0;font-family:inherit\">\n<title>{words}</title>\n"
     );
     let shown = report.parts.iter().filter(|part| part.bytes > 0).count();
@@ -65,7 +66,7 @@ fn bar(report: &MemoryReport, counted: f64) -> String {
         }
         x += width + GAP;
     }
-    out + "</svg>\n"
+    out + "</svg></div>\n"
 }
 
 /// The colour of a part; the last one, the program itself, is grey.
