@@ -13,7 +13,7 @@ const TITLE: u32 = 24;
 const NEAR: f64 = 34.0;
 
 /// Marks stand at least this many pixels apart.
-const MARK: f64 = 8.0;
+const MARK: f64 = 12.0;
 
 /// Across and downwards, in pixels of the page.
 pub(super) type Point = (f64, f64);
