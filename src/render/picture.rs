@@ -12,6 +12,9 @@ const TITLE: u32 = 24;
 /// The words at the best point reach this many pixels to either side.
 const NEAR: f64 = 34.0;
 
+/// Marks stand at least this many pixels apart.
+const MARK: f64 = 12.0;
+
 /// Across and downwards, in pixels of the page.
 pub(super) type Point = (f64, f64);
 
@@ -74,8 +77,10 @@ pub(super) fn draw<P: Pen>(pen: &mut P, chart: &Chart, most: usize) -> Result<()
     let names = plot.names().map(|(line, _)| text_width(&line.name, 11.5)).fold(0.0, f64::max);
     let width = f64::from(WIDTH);
     let room = if names > 0.0 { plot.margin(width, left, names + 14.0) } else { 0.0 };
+    // Half of the last number below stands beyond the plot.
+    let beyond = plot.x.ticks.last().map_or(0.0, |t| text_width(&t.1, 11.0) / 2.0 + 2.0);
     let bottom = f64::from(height(chart)) - 36.0;
-    let frame = Frame { left, right: width - room.clamp(14.0, width / 2.0), top: above + 22.0, bottom };
+    let frame = Frame { left, right: width - room.max(beyond).clamp(14.0, width / 2.0), top: above + 22.0, bottom };
 
     let mut picture = Picture { pen, plot, frame };
     if above > 0.0 {
@@ -138,10 +143,10 @@ impl<P: Pen> Picture<'_, P> {
                 Style::Bold => self.pen.path(&path, 2.4, color.at(1.0))?,
                 Style::Marked => self.pen.dashed(&path, 1.6, color.at(1.0))?,
             }
-            // Marks that would touch each other say nothing; a line of one point needs one to be seen.
-            let marks = line.style == Style::Marked && points.len() <= 60;
-            let shown = if marks { &points[..] } else { &points[..usize::from(points.len() == 1)] };
-            shown.iter().try_for_each(|&at| self.pen.dot(at, 3.6, color.at(1.0)))?;
+            // A line of one point needs a mark to be seen.
+            if line.style == Style::Marked || points.len() == 1 {
+                apart(&points).try_for_each(|at| self.pen.dot(at, 3.6, color.at(1.0)))?;
+            }
         }
         Ok(())
     }
@@ -186,6 +191,16 @@ impl<P: Pen> Picture<'_, P> {
     }
 }
 
+/// The points of a line that are marked: each, or every so many where marks would touch each other.
+fn apart(points: &[Point]) -> impl Iterator<Item = Point> {
+    let span = match points {
+        [first, .., last] => last.0 - first.0,
+        _ => 0.0,
+    };
+    let every = if span > 0.0 { (MARK * (points.len() - 1) as f64 / span).ceil() as usize } else { 1 };
+    points.iter().copied().step_by(every.max(1))
+}
+
 /// The same line with at most about `most` points: of each column of pixels the first, lowest, highest and last.
 fn thin_out(points: &[Point], most: usize) -> Vec<Point> {
     let (Some(first), Some(last)) = (points.first(), points.last()) else { return Vec::new() };
@@ -209,7 +224,64 @@ fn thin_out(points: &[Point], most: usize) -> Vec<Point> {
 
 #[cfg(test)]
 mod tests {
+    use std::convert::Infallible;
+
     use super::*;
+    use crate::event::loss_chart;
+
+    /// Keeps the places of marks and how far words reach.
+    #[derive(Default)]
+    struct Notes {
+        dots: Vec<Point>,
+        words: Vec<(String, f64, f64)>,
+    }
+
+    impl Pen for Notes {
+        type Error = Infallible;
+
+        fn path(&mut self, _: &[Point], _: f64, _: Paint) -> Result<(), Infallible> {
+            Ok(())
+        }
+
+        fn dashed(&mut self, _: &[Point], _: f64, _: Paint) -> Result<(), Infallible> {
+            Ok(())
+        }
+
+        fn dot(&mut self, at: Point, _: f64, _: Paint) -> Result<(), Infallible> {
+            self.dots.push(at);
+            Ok(())
+        }
+
+        fn words(&mut self, words: &Words<'_>, _: Paint) -> Result<(), Infallible> {
+            let (x, width) = (words.at.0, text_width(words.text, words.size));
+            let left = match words.anchor {
+                Anchor::Left => x,
+                Anchor::Middle => x - width / 2.0,
+                Anchor::Right => x - width,
+            };
+            self.words.push((words.text.to_owned(), left, left + width));
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn words_stay_on_the_page_and_marks_apart() {
+        for (at, steps, evaluations) in
+            [(500usize, 500, 10), (260, 5000, 13), (90_000, 100_000, 900), (2000, 10_000_000, 5)]
+        {
+            let losses: Vec<(usize, f64)> =
+                (1..=at).step_by(at.div_ceil(1000)).map(|s| (s, 1.0 + 1.0 / s as f64)).collect();
+            let evals: Vec<(usize, f64)> = (0..=evaluations).map(|i| (i * at / evaluations, 1.5)).collect();
+            let mut notes = Notes::default();
+            let Ok(()) = draw(&mut notes, &loss_chart("", &losses, &evals, steps), 480);
+            for (text, left, right) in &notes.words {
+                assert!(*left >= 0.0 && *right <= f64::from(WIDTH), "{text} reaches from {left} to {right}");
+            }
+            let gaps = notes.dots.windows(2).map(|pair| pair[1].0 - pair[0].0);
+            assert!(gaps.clone().all(|gap| gap == 0.0 || gap.abs() >= MARK - 0.01), "{:?}", notes.dots);
+            assert!(!notes.dots.is_empty());
+        }
+    }
 
     #[test]
     fn thinning_keeps_ends_and_extremes() {

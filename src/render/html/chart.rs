@@ -9,7 +9,7 @@ use crate::render::chart::describe;
 use crate::render::picture::{self, Anchor, Color, Paint, Pen, Point, WIDTH, Words, height};
 
 /// Points of a line: enough for a page's width, few enough for an update.
-const MOST_POINTS: usize = 480;
+const MOST_POINTS: usize = 400;
 
 /// The chart without its title, which stands above it, described in words.
 pub(super) fn chart(chart: &Chart) -> String {

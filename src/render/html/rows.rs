@@ -17,7 +17,7 @@ pub(in crate::render) fn rows(rows: &[Row]) -> String {
         return page(&(heading(&only.adapter) + &said));
     }
     let mut out = format!(
-        "<table style=\"border-collapse:collapse;border:0;margin:6px 0;font-size:13px;width:100%;max-width:{WIDTH}px\">\n<tbody>\n"
+        "<table style=\"border-collapse:collapse;border:0;margin:6px 0;font-size:13px;max-width:{WIDTH}px\">\n<tbody>\n"
     );
     let mut differs = false;
     for (index, row) in rows.iter().enumerate() {
@@ -31,7 +31,7 @@ pub(in crate::render) fn rows(rows: &[Row]) -> String {
         let rule = if index == 0 { String::new() } else { format!(";border-top:1px solid {HAIRLINE}") };
         let cell = format!("border:0{rule};background:none;vertical-align:top;text-align:left");
         out += &format!(
-            "<tr style=\"background:none\"><th scope=\"row\" align=\"left\" style=\"{cell};padding:5px 16px 5px 0;width:1%;\
+            "<tr style=\"background:none\"><th scope=\"row\" align=\"left\" style=\"{cell};padding:5px 16px 5px 0;\
              font-weight:600;white-space:nowrap\">{}</th><td align=\"left\" style=\"{cell};padding:5px 0;{look}\">{said}</td></tr>\n",
             text(&row.adapter)
         );
