@@ -281,3 +281,39 @@ fn a_script_becomes_a_notebook_with_outputs() {
     assert_eq!(cells[1]["source"], json!(["# second\n", "echo two"]));
     assert_eq!(cells[1]["outputs"][0]["text"], json!(["two\n"]));
 }
+
+#[test]
+fn time_runs_a_command_and_adds_how_long_it_took() {
+    let end = run(&["--json", "-c", "time echo hi", "-c", "time time version", "-c", "time ehco"]);
+    assert_eq!(end.code, 2);
+    let answers = end.answers();
+    assert_eq!(answers[0]["result"]["text"], "hi");
+    assert!(answers[0]["result"]["seconds"].as_f64().unwrap() >= 0.0);
+    assert!(answers[1]["result"]["version"].is_string());
+    assert_eq!(answers[2]["error"]["hint"], "did you mean echo?");
+    let end = run(&["-c", "time ehco"]);
+    assert!(end.err.contains("\n    │      ^^^^\n"), "{}", end.err);
+    assert!(run(&["-c", "time"]).err.contains("time needs COMMAND\n"));
+    assert!(run(&["-c", "time --help"]).out.contains("Usage: time"));
+}
+
+#[test]
+fn the_doctor_looks_at_the_machine() {
+    let folder = Folder::new("doctor");
+    let look = |runs: &str| -> Value {
+        let output =
+            program(&["doctor", "--json"]).env("LORALAB_RUNS", runs).env("HF_HUB_OFFLINE", "1").output().unwrap();
+        serde_json::from_slice::<Value>(&output.stdout).unwrap()["result"].clone()
+    };
+    let state = |result: &Value, name: &str| {
+        let checks = result["checks"].as_array().unwrap().clone();
+        checks.into_iter().find(|check| check["name"] == name).unwrap()["state"].clone()
+    };
+    let fine = look(&folder.path("runs"));
+    assert_eq!((fine["ok"].clone(), state(&fine, "runs folder")), (json!(true), json!("ok")));
+    assert_eq!(state(&fine, "model cache"), "limited");
+    let broken = look(&folder.file("file", ""));
+    assert_eq!((broken["ok"].clone(), state(&broken, "runs folder")), (json!(false), json!("fails")));
+    let end = run(&["doctor"]);
+    assert!(end.code == 0 && end.out.contains("processor") && !end.out.contains("> doctor"), "{}", end.out);
+}
