@@ -1,6 +1,7 @@
 //! Files and folders that are whole or not there: written beside their place, synced, then renamed.
 
 mod paths;
+mod replace;
 
 pub use paths::paths;
 
@@ -50,16 +51,21 @@ pub struct Folder {
 }
 
 impl Folder {
-    /// Begins a folder that is to become `path`.
+    /// Begins a folder that is to become `path`; a link is followed. With `overwrite` it may replace a model or an adapter, and
+    /// nothing else.
     ///
     /// # Errors
-    /// [`Kind::Usage`] if something is there already and `overwrite` is not set; [`Kind::Io`].
+    /// [`Kind::Usage`] if something is there already and `overwrite` is not set, or if more than a model or an adapter would be
+    /// lost; [`Kind::Io`].
     pub fn create(path: &Path, overwrite: bool) -> Result<Self> {
-        let path = std::path::absolute(path).map_err(|e| failure(path, e))?;
+        let path = path.canonicalize().or_else(|_| std::path::absolute(path)).map_err(|e| failure(path, e))?;
         let taken = path.exists() && fs::read_dir(&path).map_or(true, |mut entries| entries.next().is_some());
         if taken && !overwrite {
             return Err(Error::usage(format!("{} exists already", path.display()))
                 .hint("choose another name, or add --force to replace it"));
+        }
+        if path.exists() {
+            replace::check(&path)?;
         }
         if let Some(parent) = path.parent() {
             fs::create_dir_all(parent).map_err(|e| failure(&path, e))?;
@@ -106,8 +112,11 @@ impl Folder {
     /// Puts the folder in its place; what was there is removed only after that.
     ///
     /// # Errors
-    /// [`Kind::Io`].
+    /// [`Kind::Usage`] if what is there now must not be replaced; [`Kind::Io`].
     pub fn commit(self) -> Result<PathBuf> {
+        if self.path.exists() {
+            replace::check(&self.path)?;
+        }
         let swap = || -> io::Result<()> {
             if self.path.exists() {
                 if !self.overwrite {
@@ -117,7 +126,7 @@ impl Folder {
                 let _ = fs::remove_dir_all(&old);
                 fs::rename(&self.path, &old)?;
                 fs::rename(&self.temporary, &self.path).inspect_err(|_| fs::rename(&old, &self.path).unwrap_or(()))?;
-                return if old.is_dir() { fs::remove_dir_all(&old) } else { fs::remove_file(&old) };
+                return fs::remove_dir_all(&old);
             }
             fs::rename(&self.temporary, &self.path)
         };
@@ -174,14 +183,38 @@ mod tests {
         drop(folder);
         assert_eq!(fs::read_dir(&dir).unwrap().count(), 0);
         let folder = Folder::create(&path, false).unwrap();
-        folder.write("one", |w| w.write_all(b"1")).unwrap();
+        folder.write("one.safetensors", |w| w.write_all(b"1")).unwrap();
         folder.commit().unwrap();
         assert_eq!(Folder::create(&path, false).err().unwrap().kind(), Kind::Usage);
         let folder = Folder::create(&path, true).unwrap();
-        folder.write("two", |w| w.write_all(b"2")).unwrap();
+        folder.write("two.safetensors", |w| w.write_all(b"2")).unwrap();
         folder.commit().unwrap();
-        assert!(path.join("two").exists() && !path.join("one").exists());
+        assert!(path.join("two.safetensors").exists() && !path.join("one.safetensors").exists());
         assert_eq!(fs::read_dir(&dir).unwrap().count(), 1);
+        fs::remove_dir_all(dir).unwrap();
+    }
+
+    #[test]
+    fn what_is_foreign_is_never_replaced() {
+        let dir = scratch("foreign");
+        let path = dir.join("model");
+        fs::create_dir(&path).unwrap();
+        let folder = Folder::create(&path, true).unwrap();
+        folder.write("config.json", |w| w.write_all(b"{}")).unwrap();
+        // It came while the folder was being filled.
+        fs::write(path.join("notes.txt"), "mine").unwrap();
+        assert!(folder.commit().unwrap_err().message().contains("notes.txt"));
+        assert!(Folder::create(&path, true).err().unwrap().message().contains("notes.txt"));
+        assert!(Folder::create(&path.join("notes.txt"), true).err().unwrap().message().contains("is a file"));
+        assert_eq!(fs::read(path.join("notes.txt")).unwrap(), b"mine");
+        fs::remove_file(path.join("notes.txt")).unwrap();
+        // A link stays one; what it leads to is replaced.
+        std::os::unix::fs::symlink(&path, dir.join("link")).unwrap();
+        let folder = Folder::create(&dir.join("link"), true).unwrap();
+        folder.write("config.json", |w| w.write_all(b"{}")).unwrap();
+        folder.commit().unwrap();
+        assert!(dir.join("link").is_symlink() && path.join("config.json").exists());
+        assert_eq!(fs::read_dir(&dir).unwrap().count(), 2);
         fs::remove_dir_all(dir).unwrap();
     }
 }
