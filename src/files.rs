@@ -95,12 +95,21 @@ impl Folder {
         self.temporary.join(name)
     }
 
-    /// Brings a file to the disk that was written through [`Folder::place`].
+    /// Brings a file to the disk that was written through [`Folder::place`]. Its permissions become those of every other file,
+    /// also where the writer made it for its own eyes.
     ///
     /// # Errors
     /// [`Kind::Io`].
     pub fn sync(&self, name: &str) -> Result<()> {
-        File::open(self.place(name)).and_then(|f| f.sync_all()).map_err(|e| self.failure(name, e))
+        let attempt = || -> io::Result<()> {
+            let other = self.place(".other");
+            let usual = File::create(&other)?.metadata()?.permissions();
+            fs::remove_file(other)?;
+            let file = File::open(self.place(name))?;
+            file.set_permissions(usual)?;
+            file.sync_all()
+        };
+        attempt().map_err(|e| self.failure(name, e))
     }
 
     /// The error for a file of the folder that could not be written.
@@ -191,6 +200,22 @@ mod tests {
         folder.commit().unwrap();
         assert!(path.join("two.safetensors").exists() && !path.join("one.safetensors").exists());
         assert_eq!(fs::read_dir(&dir).unwrap().count(), 1);
+        fs::remove_dir_all(dir).unwrap();
+    }
+
+    #[test]
+    fn every_file_of_a_folder_has_the_same_permissions() {
+        use std::os::unix::fs::PermissionsExt;
+        let dir = scratch("permissions");
+        let folder = Folder::create(&dir.join("model"), false).unwrap();
+        folder.write("one", |w| w.write_all(b"1")).unwrap();
+        fs::write(folder.place("two"), "2").unwrap();
+        fs::set_permissions(folder.place("two"), fs::Permissions::from_mode(0o600)).unwrap();
+        folder.sync("two").unwrap();
+        let path = folder.commit().unwrap();
+        let mode = |name: &str| path.join(name).metadata().unwrap().permissions().mode();
+        assert_eq!(mode("two"), mode("one"));
+        assert_eq!(fs::read_dir(&path).unwrap().count(), 2);
         fs::remove_dir_all(dir).unwrap();
     }
 
