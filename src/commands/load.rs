@@ -7,9 +7,9 @@ use serde_json::json;
 
 use super::Verb;
 use crate::device::memory;
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
 use crate::event::{Event, Task, units};
-use crate::model::{LoadOptions, Spec, Tokenizer, source};
+use crate::model::{self, LoadOptions, Opened, Spec, Tokenizer, source};
 use crate::quant::{QuantSpec, QuantType};
 use crate::session::{Answer, Base, Session};
 
@@ -74,8 +74,14 @@ impl Verb for Load {
             Tokenizer::from_files(&files.tokenizer_json, &files.tokenizer_config, files.chat_template.clone())?;
         let tokenizer_bytes = memory::allocated().saturating_sub(before);
         tokenizer.check_vocab(spec.vocabulary)?;
-        let decoder = crate::model::load(spec, opened.tensors.as_mut(), options, task)
-            .map_err(|e| e.context(&opened.location))?;
+        let decoder = model::load(spec.clone(), opened.tensors.as_mut(), options, task).map_err(|error| {
+            let error = error.context(&opened.location);
+            if error.kind() == Kind::OutOfMemory {
+                error.hint(what_fits(session, &opened, &spec, options))
+            } else {
+                error
+            }
+        })?;
         let four_bit = decoder.linear(0).weight.spec();
         let base = Base {
             source: self.source,
@@ -98,6 +104,22 @@ impl Verb for Load {
         memory::trim();
         describe(base, start.elapsed().as_secs_f64(), task);
         Ok(answer(base))
+    }
+}
+
+/// What to do about a model that is too large.
+fn what_fits(session: &Session, opened: &Opened, spec: &Spec, options: LoadOptions) -> String {
+    let left = memory::usable();
+    let needed = |options| model::bytes(spec, &*opened.tensors, options);
+    let nf4 = needed(LoadOptions { quantize: Some(QuantSpec::default()), ..options });
+    if nf4 <= left && options.quantize.is_none() {
+        return format!("--quantize nf4 takes {}", units::bytes(nf4));
+    }
+    match &session.base {
+        Some(base) if needed(options) <= left + base.bytes() => {
+            format!("unload first: {} takes {}", base.opened.name, units::bytes(base.bytes()))
+        }
+        _ => format!("even --quantize nf4 takes {}: a smaller model, or more memory", units::bytes(nf4)),
     }
 }
 
