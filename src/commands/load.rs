@@ -74,6 +74,7 @@ impl Verb for Load {
             Tokenizer::from_files(&files.tokenizer_json, &files.tokenizer_config, files.chat_template.clone())?;
         let tokenizer_bytes = memory::allocated().saturating_sub(before);
         tokenizer.check_vocab(spec.vocabulary)?;
+        let unused: Vec<String> = model::unused(&spec, &*opened.tensors).into_iter().map(str::to_owned).collect();
         let decoder = model::load(spec.clone(), opened.tensors.as_mut(), options, task).map_err(|error| {
             let error = error.context(&opened.location);
             if error.kind() == Kind::OutOfMemory {
@@ -82,6 +83,9 @@ impl Verb for Load {
                 error
             }
         })?;
+        if !unused.is_empty() {
+            task.emit(Event::Warning(left_over(&unused)));
+        }
         let four_bit = decoder.linear(0).weight.spec();
         let base = Base {
             source: self.source,
@@ -121,6 +125,16 @@ fn what_fits(session: &Session, opened: &Opened, spec: &Spec, options: LoadOptio
         }
         _ => format!("even --quantize nf4 takes {}: a smaller model, or more memory", units::bytes(nf4)),
     }
+}
+
+/// Says which tensors of a checkpoint nothing reads.
+fn left_over(names: &[String]) -> String {
+    let shown = names[..names.len().min(3)].join(", ");
+    let more = if names.len() > 3 { ", …" } else { "" };
+    format!(
+        "{} of the checkpoint left out, the model has no place for them: {shown}{more}",
+        units::plural(names.len(), "tensor")
+    )
 }
 
 /// Refuses to drop adapters that were trained and not saved.

@@ -1,6 +1,7 @@
 //! A decoder from its files: everything is checked by name and shape before the first weight is read.
 
 use std::borrow::Cow;
+use std::collections::HashSet;
 
 use super::decoder::{Decoder, Layer, LinearWeight};
 use super::source::TensorSource;
@@ -58,6 +59,28 @@ pub fn check(spec: &Spec, source: &dyn TensorSource) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// Tensors of the source that a model of `spec` has no use for, in the order of the file. A tied head that is there all the same and
+/// rotary frequencies, which follow from the configuration, are not among them.
+#[must_use]
+pub fn unused<'s>(spec: &Spec, source: &'s dyn TensorSource) -> Vec<&'s str> {
+    let mut used: HashSet<String> = [EMBEDDING, HEAD, NORM].map(str::to_owned).into();
+    used.extend((0..spec.layers).flat_map(norm_names));
+    for linear in spec.linears() {
+        used.insert(format!("{}.weight", linear.path));
+        if spec.has_bias(linear.role) {
+            used.insert(format!("{}.bias", linear.path));
+        }
+    }
+    let of = |name: &str| used.contains(name) || (bnb::is_companion(name) && used.contains(weight_of(name)));
+    let names = source.list().iter().map(|tensor| tensor.name.as_str());
+    names.filter(|name| !of(name) && !name.ends_with("rotary_emb.inv_freq")).collect()
+}
+
+/// `P.weight` of a companion `P.weight.absmax`.
+fn weight_of(companion: &str) -> &str {
+    companion.rfind(".weight.").map_or(companion, |at| &companion[..at + ".weight".len()])
 }
 
 /// Bytes that the weights of a model will take in memory.

@@ -1,9 +1,13 @@
 //! What `load` makes of a source: what it takes, what it leaves out, when it does nothing.
 
+use std::collections::HashMap;
+
 use loralab::error::Kind;
 use loralab::event::{Cancel, Task};
 use loralab::model::{self, LoadOptions, Spec, source};
 use loralab::quant::{DType, QuantSpec, QuantType};
+use safetensors::SafeTensors;
+use safetensors::tensor::TensorView;
 
 use crate::support::{self, Quiet, Session};
 
@@ -30,6 +34,34 @@ fn the_bytes_of_a_load_are_known_before_it() {
             assert_eq!(loaded["bytes"], model::bytes(&spec, &*opened.tensors, options), "{path} {flags}");
         }
     }
+}
+
+#[test]
+fn tensors_that_nothing_uses_are_named_once() {
+    let s = Session::new("left-over");
+    let golden = support::golden("llama/model");
+    let bytes = std::fs::read(golden.join("model.safetensors")).unwrap();
+    let of_file = SafeTensors::deserialize(&bytes).unwrap();
+    for file in std::fs::read_dir(&golden).unwrap() {
+        let file = file.unwrap();
+        std::fs::copy(file.path(), s.folder.join(file.file_name())).unwrap();
+    }
+    let warnings = |extra: &[&str]| {
+        let mut tensors: HashMap<String, TensorView<'_>> = of_file.tensors().into_iter().collect();
+        let some = of_file.tensor("model.norm.weight").unwrap();
+        tensors.extend(extra.iter().map(|name| ((*name).to_owned(), some.clone())));
+        std::fs::write(s.path("model.safetensors"), safetensors::serialize(&tensors, None).unwrap()).unwrap();
+        let ran = s.run(&format!("load {} --reload", s.folder.display()));
+        ran.warnings().iter().map(|warning| (*warning).to_owned()).collect::<Vec<_>>()
+    };
+    // The golden llama is tied and has two layers.
+    assert!(warnings(&["lm_head.weight", "model.layers.1.self_attn.rotary_emb.inv_freq"]).is_empty());
+    let bias = "model.layers.0.self_attn.q_proj.bias";
+    let [warning] = &warnings(&[bias])[..] else { panic!("one warning") };
+    assert!(warning.starts_with("1 tensor ") && warning.contains(bias), "{warning}");
+    let norms = ["2", "3", "4", "5"].map(|layer| format!("model.layers.{layer}.input_layernorm.weight"));
+    let [warning] = &warnings(&norms.each_ref().map(String::as_str))[..] else { panic!("one warning") };
+    assert!(warning.starts_with("4 tensors ") && warning.contains(", …"), "{warning}");
 }
 
 #[test]
