@@ -59,7 +59,8 @@ impl Verb for Load {
         let options = LoadOptions { dtype, quantize };
         if let Some(base) = &session.base
             && !self.reload
-            && (&base.source, &base.revision, base.options) == (&self.source, &self.revision, options)
+            && (&base.source, &base.revision) == (&self.source, &self.revision)
+            && stands(base, options)
         {
             task.emit(Event::Text(format!("{} is loaded already; --reload starts over", base.opened.name)));
             return Ok(answer(base));
@@ -109,6 +110,16 @@ impl Verb for Load {
         describe(base, start.elapsed().as_secs_f64(), task);
         Ok(answer(base))
     }
+}
+
+/// Whether the base is what a load with these options would make; what they leave open may be as it is.
+fn stands(base: &Base, options: LoadOptions) -> bool {
+    let same_type = options.dtype.is_none_or(|dtype| base.decoder.embedding.dtype() == Some(dtype));
+    let same_kind = match options.quantize {
+        Some(quantize) => base.quant.is_some_and(|quant| quant.kind == quantize.kind),
+        None => options.dtype.is_none() || !base.is_quantized(),
+    };
+    same_type && same_kind
 }
 
 /// What to do about a model that is too large.

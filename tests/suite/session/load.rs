@@ -8,8 +8,9 @@ use loralab::model::{self, LoadOptions, Spec, source};
 use loralab::quant::{DType, QuantSpec, QuantType};
 use safetensors::SafeTensors;
 use safetensors::tensor::TensorView;
+use serde_json::json;
 
-use crate::support::{self, Quiet, Session};
+use crate::support::{self, Quiet, Session, says};
 
 #[test]
 fn the_bytes_of_a_load_are_known_before_it() {
@@ -34,6 +35,34 @@ fn the_bytes_of_a_load_are_known_before_it() {
             assert_eq!(loaded["bytes"], model::bytes(&spec, &*opened.tensors, options), "{path} {flags}");
         }
     }
+}
+
+#[test]
+fn what_stands_is_not_loaded_again() {
+    let s = Session::new("stands");
+    let again = |cell: &str| s.run(cell).said().contains("loaded already");
+    s.ok("load demo --quantize nf4\nattach-lora a");
+    for cell in ["load demo", "load demo --quantize nf4", "load demo --dtype auto"] {
+        assert!(again(cell), "{cell}");
+    }
+    assert_eq!(s.ok("status")["active"], json!(["a"]));
+    // A type that is asked for and does not stand is loaded.
+    assert!(!again("load demo --quantize int8"));
+    assert_eq!(s.ok("load demo")["dtype"], "int8");
+    let loaded = s.ok("load demo --dtype f32");
+    assert_eq!(loaded["dtype"], "f32");
+    assert!(again("load demo --dtype f32") && again("load demo"));
+    // How it came to stand does not matter.
+    s.ok("quantize nf4");
+    assert!(again("load demo --quantize nf4") && again("load demo --quantize nf4 --dtype f32"));
+    assert!(!again("load demo --dtype bf16"));
+    assert_eq!(s.ok("load demo")["dtype"], "bf16");
+    // Another type drops what was trained no sooner than --force says so.
+    let rows = s.file("rows.jsonl", &support::questions());
+    s.ok(&format!("attach-lora a --rank 2\ntrain {rows} --steps 1"));
+    assert!(again("load demo"));
+    says(&s.fails("load demo --quantize nf4"), Kind::State, &["adapter a", "not saved"], "--force");
+    assert_eq!(s.ok("load demo --quantize nf4 --force")["dtype"], "nf4");
 }
 
 #[test]
