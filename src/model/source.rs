@@ -101,7 +101,7 @@ pub trait TensorSource: Send {
     /// [`crate::error::Kind::NotFound`] without such a tensor, [`crate::error::Kind::State`] if it has changed.
     fn digest(&mut self, name: &str) -> Result<[u8; 32]>;
 
-    /// The type most of the weights of linear layers are read in.
+    /// The type that most weights of linear layers have in memory, unless told otherwise.
     fn dtype(&self) -> DType;
 }
 
