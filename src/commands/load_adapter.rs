@@ -9,7 +9,7 @@ use super::attach_lora::{answer, check_name, describe};
 use crate::error::Error;
 use crate::event::Task;
 use crate::lora::Adapter;
-use crate::model::hub;
+use crate::model::{hub, source};
 use crate::session::{Answer, Live, Origin, Session};
 
 /// Load an adapter in PEFT's format
@@ -35,7 +35,7 @@ impl Verb for LoadAdapter {
     fn run(self, session: &mut Session, task: Task<'_>) -> Answer {
         let base = session.base()?;
         let path = Path::new(&self.source);
-        let dir: PathBuf = if !path.exists() && hub::is_id(&self.source) {
+        let dir: PathBuf = if !path.exists() && source::is_remote(&self.source) {
             let config = hub::HubConfig::from_env();
             hub::fetch(&config, &self.source, self.revision.as_deref(), hub::Wanted::Adapter, &task)?
         } else {

@@ -131,7 +131,7 @@ pub fn open_with(source: &str, revision: Option<&str>, task: &Task<'_>, config: 
         }
         return open_path(&path);
     }
-    if !hub::is_id(source) {
+    if !is_remote(source) {
         return Err(no_such(source, &path));
     }
     let snapshot = hub::fetch(config, source, revision, hub::Wanted::Model, task).map_err(|error| {
@@ -142,6 +142,13 @@ pub fn open_with(source: &str, revision: Option<&str>, task: &Task<'_>, config: 
         }
     })?;
     Ok(Opened { name: source.to_owned(), ..directory::open(&snapshot)? })
+}
+
+/// Whether `source`, which is not on this machine, can be on the hub: it has the form of an id, and its owner is no folder here.
+#[must_use]
+pub fn is_remote(source: &str) -> bool {
+    let owner = source.split('/').next().unwrap_or_default();
+    hub::is_id(source) && !Path::new(owner).is_dir()
 }
 
 /// Opens a directory or a file.
@@ -179,7 +186,8 @@ fn expand_home(source: &str) -> PathBuf {
 
 /// The error for something that is neither on this machine nor the id of a model.
 fn no_such(source: &str, path: &Path) -> Error {
-    let error = Error::not_found(format!("there is no model `{source}`"));
+    let what = if path.parent().is_some_and(Path::is_dir) { "file or directory" } else { "model" };
+    let error = Error::not_found(format!("there is no {what} `{source}`"));
     let near = nearest::siblings(path);
     if !near.is_empty() {
         error.hint(format!("near it: {}", near.join(", ")))
