@@ -131,8 +131,8 @@ impl AttachLora {
 /// the width; rounded to one digit. A rule of thumb, tried on the built-in model.
 pub(super) fn suggested_rate(width: usize) -> f64 {
     let rate = 2e-4 * (4096.0 / width as f64).sqrt();
-    let digit = 10f64.powf(rate.log10().floor());
-    (rate / digit).round() * digit
+    // Written and read again it is the number that people write: 9e-4, not 9.000000000000001e-4.
+    format!("{rate:.0e}").parse().unwrap_or(rate)
 }
 
 /// A name that other commands can tell from their own words.
@@ -227,10 +227,9 @@ mod tests {
 
     #[test]
     fn narrower_models_are_suggested_a_higher_rate() {
-        let near = |width, rate: f64| assert!((suggested_rate(width) / rate - 1.0).abs() < 1e-9, "{width}");
-        near(4096, 2e-4);
-        near(576, 5e-4);
-        near(192, 9e-4);
+        for (width, rate) in [(4096, "2e-4"), (576, "5e-4"), (192, "9e-4"), (64, "2e-3")] {
+            assert_eq!(format!("{:e}", suggested_rate(width)), rate);
+        }
     }
 
     #[test]
