@@ -10,7 +10,7 @@ use safetensors::SafeTensors;
 use safetensors::tensor::TensorView;
 use serde_json::json;
 
-use crate::support::{self, Quiet, Session, says};
+use crate::support::{self, Quiet, Session, number, says};
 
 #[test]
 fn the_bytes_of_a_load_are_known_before_it() {
@@ -91,6 +91,16 @@ fn tensors_that_nothing_uses_are_named_once() {
     let norms = ["2", "3", "4", "5"].map(|layer| format!("model.layers.{layer}.input_layernorm.weight"));
     let [warning] = &warnings(&norms.each_ref().map(String::as_str))[..] else { panic!("one warning") };
     assert!(warning.starts_with("4 tensors ") && warning.contains(", …"), "{warning}");
+}
+
+#[test]
+fn an_adapter_is_active_once_with_the_weight_that_was_typed() {
+    let s = Session::with("weights", "llama");
+    s.ok("attach-lora a --rank 2\nattach-lora b --rank 2");
+    assert_eq!(s.ok("use a:0.7 b:-1")["active"][0], json!({"adapter": "a", "weight": 0.7}));
+    says(&s.fails("use a b a:0.5"), Kind::Usage, &["a is named twice"], "use a:2");
+    says(&s.fails("use a:nan"), Kind::Usage, &["nan is not a weight"], "use a:0.5");
+    assert_eq!(number(&s.ok("use a:0.7 b")["active"][0]["weight"]), 0.7);
 }
 
 #[test]
