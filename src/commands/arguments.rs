@@ -45,7 +45,7 @@ pub(super) fn explain(
                 command.get_arguments().filter_map(Arg::get_long).map(|flag| format!("--{flag}")).collect();
             match nearest(argument.split('=').next().unwrap_or_default(), flags.iter().map(String::as_str)) {
                 Some(near) => error.hint(format!("did you mean {near}?")),
-                None => error.hint(usage()),
+                None => error.hint(quoted(command, rest, &argument).unwrap_or_else(usage)),
             }
         }
         ErrorKind::InvalidValue | ErrorKind::ValueValidation => {
@@ -88,6 +88,15 @@ pub(super) fn explain(
             Error::usage(format!("{name}: {line}")).at(verb.span.clone()).hint(usage())
         }
     })
+}
+
+/// For a word behind a free text that was not put in quotes: the statement with quotes.
+fn quoted(command: &Command, rest: &[Argument], unexpected: &str) -> Option<String> {
+    command.get_positionals().find(|a| a.get_id() == "prompt")?;
+    let at = rest.iter().position(|a| a.text == unexpected).filter(|at| *at > 0)?;
+    let words = rest[at - 1..].iter().map(|a| a.text.as_str()).take_while(|word| !word.starts_with("--"));
+    let text = words.collect::<Vec<_>>().join(" ");
+    Some(format!("a text of several words goes in quotes: {} \"{text}\"", command.get_name()))
 }
 
 /// A whole number of at least one.

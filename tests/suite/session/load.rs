@@ -104,6 +104,15 @@ fn an_adapter_is_active_once_with_the_weight_that_was_typed() {
 }
 
 #[test]
+fn a_prompt_without_quotes_is_shown_with_them() {
+    let s = Session::new("quotes");
+    let error = s.fails("generate What is a fish? --max-tokens 5");
+    says(&error, Kind::Usage, &["no argument is"], "generate \"What is a fish?\"");
+    says(&s.fails("generate --max-token 5 What is"), Kind::Usage, &["--max-token"], "did you mean --max-tokens?");
+    says(&s.fails("drop a b"), Kind::Usage, &["no argument b"], "drop --help");
+}
+
+#[test]
 fn force_replaces_a_model_and_nothing_else() {
     let s = Session::with("force", "llama");
     s.ok("attach-lora a --rank 2");
