@@ -124,8 +124,33 @@ fn run(session: &mut Session, arguments: &[Argument], task: Task<'_>) -> Answer 
     let words = with_defaults(&command, rest, &session.config);
     session.words.clone_from(&words);
     match command.try_get_matches_from_mut(words) {
-        Ok(matches) => (entry.run)(&matches, session, task),
+        Ok(matches) => (entry.run)(&matches, session, task).map_err(|error| located(error, rest)),
         Err(error) => arguments::explain(&command, &error, verb, rest, task),
+    }
+}
+
+/// Gives an error the place of the argument it speaks of: of the flag its message begins with and that flag's value, else of the last
+/// argument that stands in the message as a word. One that has a place keeps it.
+fn located(error: Error, arguments: &[Argument]) -> Error {
+    let message = error.message();
+    let flag = message.split([' ', ':', '=']).next().filter(|word| word.starts_with("--"));
+    let at = flag.and_then(|flag| {
+        let is_it =
+            |a: &Argument| a.text.strip_prefix(flag).is_some_and(|rest| rest.is_empty() || rest.starts_with('='));
+        let at = arguments.iter().position(is_it)?;
+        let value = arguments.get(at + 1).filter(|a| arguments[at].text == flag && !a.text.starts_with("--"));
+        Some(arguments[at].span.start..value.unwrap_or(&arguments[at]).span.end)
+    });
+    let is_named = |a: &&Argument| {
+        let joins = |c: char| c.is_alphanumeric() || "_-./".contains(c);
+        let stands = |(at, text): (usize, &str)| {
+            !message[..at].ends_with(joins) && !message[at + text.len()..].starts_with(joins)
+        };
+        !a.text.is_empty() && message.match_indices(&a.text).any(stands)
+    };
+    match at.or_else(|| arguments.iter().rev().find(is_named).map(|a| a.span.clone())) {
+        Some(at) => error.at(at),
+        None => error,
     }
 }
 
@@ -157,6 +182,38 @@ fn with_defaults(command: &Command, given: &[Argument], config: &serde_json::Map
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// What the caret stands under after `message`, for an error of this statement.
+    fn under(statement: &str, message: &str) -> Option<String> {
+        let begin = |word: &str| word.as_ptr() as usize - statement.as_ptr() as usize;
+        let argument =
+            |word: &str| Argument { text: word.to_owned(), items: None, span: begin(word)..begin(word) + word.len() };
+        let arguments: Vec<Argument> = statement.split(' ').skip(1).map(argument).collect();
+        located(Error::usage(message), &arguments).span().map(|span| statement[span].to_owned())
+    }
+
+    #[test]
+    fn errors_point_at_the_argument_they_speak_of() {
+        for (statement, message, caret) in [
+            ("attach-lora a --rank 0 --seed 1", "--rank 0: it holds nothing", Some("--rank 0")),
+            ("attach-lora --rank=0 b", "--rank 0: it holds nothing", Some("--rank=0")),
+            ("train x --full --steps 3", "--full needs a dense base", Some("--full")),
+            ("train x --learning-rate -1", "--learning-rate -1: nothing", Some("--learning-rate -1")),
+            // The flag was not typed: the value may have been, or nothing.
+            ("attach-lora r0", "--rank 0: it holds nothing", None),
+            ("config rank zero", "--rank zero: not a whole number", Some("zero")),
+            ("use a b", "there is no adapter b", Some("b")),
+            ("rename a a", "there is an adapter a already", Some("a")),
+            ("eval x.jsonl x", "there is no data set or file x", Some("x")),
+            ("eval x.jsonl x", "x.jsonl: line 3 is empty", Some("x.jsonl")),
+            ("load model", "there is no models, remodel or model.gguf", None),
+            ("load größe", "there is no größe here", Some("größe")),
+        ] {
+            assert_eq!(under(statement, message).as_deref(), caret, "{statement}: {message}");
+        }
+        let placed = located(Error::usage("no adapter b").at(3..4), &[]);
+        assert_eq!(placed.span(), Some(3..4));
+    }
 
     #[test]
     fn every_definition_is_sound_and_every_argument_has_help() {
