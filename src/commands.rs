@@ -32,7 +32,7 @@ mod watch;
 
 mod arguments;
 
-use clap::{ArgMatches, Command};
+use clap::{Arg, ArgMatches, Command};
 use serde_json::Value;
 
 pub use help::markdown;
@@ -59,7 +59,7 @@ struct Entry {
 /// The entry of a verb's type.
 const fn entry<V: Verb>() -> Entry {
     Entry {
-        command: || V::command().no_binary_name(true).disable_help_flag(false),
+        command: || V::command().no_binary_name(true).mut_args(with_negative_numbers),
         run: |matches, session, task| {
             let verb = V::from_arg_matches(matches).map_err(|e| Error::bug(e.to_string()))?;
             if V::EXCLUSIVE {
@@ -68,6 +68,12 @@ const fn entry<V: Verb>() -> Entry {
             verb.run(session, task)
         },
     }
+}
+
+/// `--rank -1` is a wrong rank, not an unknown flag.
+fn with_negative_numbers(argument: Arg) -> Arg {
+    let takes_values = argument.get_action().takes_values();
+    argument.allow_negative_numbers(takes_values)
 }
 
 /// Every verb, in the order of help.
@@ -166,7 +172,7 @@ fn unknown(verb: &Argument) -> Error {
 /// The words with `config`'s defaults for flags that were not given.
 fn with_defaults(command: &Command, given: &[Argument], config: &serde_json::Map<String, Value>) -> Vec<String> {
     let mut words: Vec<String> = given.iter().map(|a| a.text.clone()).collect();
-    for flag in command.get_arguments().filter_map(clap::Arg::get_long) {
+    for flag in command.get_arguments().filter_map(Arg::get_long) {
         let there =
             |a: &Argument| a.text.strip_prefix("--").is_some_and(|t| t == flag || t.starts_with(&format!("{flag}=")));
         match config.get(flag) {
@@ -213,6 +219,40 @@ mod tests {
         }
         let placed = located(Error::usage("no adapter b").at(3..4), &[]);
         assert_eq!(placed.span(), Some(3..4));
+    }
+
+    #[test]
+    fn negative_numbers_reach_the_flag() {
+        let (sink, cancel) = (Silence, crate::event::Cancel::default());
+        let mut session = Session::new();
+        let mut fails = |words: &[&str]| {
+            let argument = |word: &&str| Argument { text: (*word).to_owned(), items: None, span: 0..1 };
+            let arguments: Vec<Argument> = words.iter().map(argument).collect();
+            run(&mut session, &arguments, Task::new(&sink, &cancel)).unwrap_err().message().to_owned()
+        };
+        for (words, message) in [
+            (&["attach-lora", "--rank", "-1"][..], "--rank -1: must be at least 1"),
+            (&["attach-lora", "--rank", "abc"], "--rank abc: not a whole number"),
+            (&["attach-lora", "--seed", "-1"], "--seed -1: must not be negative"),
+            (&["attach-lora", "--seed", "1.5"], "--seed 1.5: not a whole number"),
+            (&["attach-lora", "--seed", "99999999999999999999"], "--seed 99999999999999999999: too large"),
+            (&["attach-lora", "--alpha", "-3"], "--alpha -3: alpha must be a positive number"),
+            (&["generate", "x", "--temperature", "-1"], "--temperature -1: must not be negative"),
+            (&["train", "x", "--warmup-ratio", "2"], "--warmup-ratio 2: must be a share from 0 to 1"),
+            (&["train", "x", "--warmup-steps", "abc"], "--warmup-steps abc: not a whole number"),
+            (&["memory", "-1"], "memory has no argument -1"),
+            (&["config", "learning-rate", "abc"], "--learning-rate abc: not a number"),
+            (&["config", "pack", "perhaps"], "--pack perhaps: there are true, false"),
+            (&["config", "optimizer", "sgd2"], "--optimizer sgd2: there are adamw"),
+        ] {
+            assert_eq!(fails(words), message);
+        }
+    }
+
+    struct Silence;
+
+    impl crate::event::Sink for Silence {
+        fn emit(&self, _: crate::event::Event) {}
     }
 
     #[test]

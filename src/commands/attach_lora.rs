@@ -4,7 +4,7 @@ use clap::Parser;
 use serde_json::{Map, Value, json};
 
 use super::Verb;
-use super::arguments::{layers, nonnegative};
+use super::arguments::{layers, nonnegative, positive};
 use crate::error::{Error, Result};
 use crate::event::{Cell, Event, Table, Task, units};
 use crate::lora::{Adapter, Init, LoraConfig, Targets};
@@ -22,7 +22,7 @@ pub(super) struct AttachLora {
     #[arg(default_value = "default")]
     name: String,
     /// Rank of the update
-    #[arg(long, short, default_value = "16")]
+    #[arg(long, short, default_value = "16", value_parser = positive)]
     rank: usize,
     /// Numerator of the scale: a number, r, or 2r for twice the rank
     #[arg(long, default_value = "2r")]
