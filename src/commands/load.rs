@@ -140,12 +140,9 @@ fn what_fits(session: &Session, opened: &Opened, spec: &Spec, options: LoadOptio
 
 /// Says which tensors of a checkpoint nothing reads.
 fn left_over(names: &[String]) -> String {
-    let shown = names[..names.len().min(3)].join(", ");
+    let (count, shown) = (units::plural(names.len(), "tensor"), names[..names.len().min(3)].join(", "));
     let more = if names.len() > 3 { ", …" } else { "" };
-    format!(
-        "{} of the checkpoint left out, the model has no place for them: {shown}{more}",
-        units::plural(names.len(), "tensor")
-    )
+    format!("the model has no place for {count} of the checkpoint: {shown}{more}")
 }
 
 /// Refuses to drop adapters that were trained and not saved.
