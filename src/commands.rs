@@ -136,7 +136,7 @@ fn run(session: &mut Session, arguments: &[Argument], task: Task<'_>) -> Answer 
 }
 
 /// Gives an error the place of the argument it speaks of: of the flag its message begins with and that flag's value, else of the last
-/// argument that stands in the message as a word. One that has a place keeps it.
+/// argument that stands in the message as a word, whole or a part of it: `b` of `a,b` or `b:0.5`. One that has a place keeps it.
 fn located(error: Error, arguments: &[Argument]) -> Error {
     let message = error.message();
     let flag = message.split([' ', ':', '=']).next().filter(|word| word.starts_with("--"));
@@ -147,14 +147,16 @@ fn located(error: Error, arguments: &[Argument]) -> Error {
         let value = arguments.get(at + 1).filter(|a| arguments[at].text == flag && !a.text.starts_with("--"));
         Some(arguments[at].span.start..value.unwrap_or(&arguments[at]).span.end)
     });
-    let is_named = |a: &&Argument| {
+    let is_named = |text: &str| {
         let joins = |c: char| c.is_alphanumeric() || "_-./".contains(c);
         let stands = |(at, text): (usize, &str)| {
             !message[..at].ends_with(joins) && !message[at + text.len()..].starts_with(joins)
         };
-        !a.text.is_empty() && message.match_indices(&a.text).any(stands)
+        !text.is_empty() && message.match_indices(text).any(stands)
     };
-    match at.or_else(|| arguments.iter().rev().find(is_named).map(|a| a.span.clone())) {
+    let last = |named: &dyn Fn(&str) -> bool| arguments.iter().rev().find(|a| named(&a.text)).map(|a| a.span.clone());
+    let parts = |text: &str| text.split([',', '+', ':', '=']).any(is_named);
+    match at.or_else(|| last(&is_named)).or_else(|| last(&parts)) {
         Some(at) => error.at(at),
         None => error,
     }
@@ -209,6 +211,9 @@ mod tests {
             ("attach-lora r0", "--rank 0: it holds nothing", None),
             ("config rank zero", "--rank zero: not a whole number", Some("zero")),
             ("use a b", "there is no adapter b", Some("b")),
+            ("eval x --adapters base,b", "there is no adapter b", Some("base,b")),
+            ("use b b:0.5", "b:0.5: 0.5 is no weight", Some("b:0.5")),
+            ("use a b:0.5", "there is no adapter b", Some("b:0.5")),
             ("rename a a", "there is an adapter a already", Some("a")),
             ("eval x.jsonl x", "there is no data set or file x", Some("x")),
             ("eval x.jsonl x", "x.jsonl: line 3 is empty", Some("x.jsonl")),

@@ -127,15 +127,17 @@ fn what_fits(session: &Session, opened: &Opened, spec: &Spec, options: LoadOptio
     let left = memory::usable();
     let needed = |options| model::bytes(spec, &*opened.tensors, options);
     let nf4 = needed(LoadOptions { quantize: Some(QuantSpec::default()), ..options });
-    if nf4 <= left && options.quantize.is_none() {
-        return format!("--quantize nf4 takes {}", units::bytes(nf4));
+    let mut fits = Vec::new();
+    if options.quantize.is_none() && nf4 <= left {
+        fits.push(format!("--quantize nf4 takes {}", units::bytes(nf4)));
     }
-    match &session.base {
-        Some(base) if needed(options) <= left + base.bytes() => {
-            format!("unload first: {} takes {}", base.opened.name, units::bytes(base.bytes()))
-        }
-        _ => format!("even --quantize nf4 takes {}: a smaller model, or more memory", units::bytes(nf4)),
+    if let Some(base) = session.base.as_ref().filter(|base| needed(options) <= left + base.bytes()) {
+        fits.push(format!("unload first: {} takes {}", base.opened.name, units::bytes(base.bytes())));
     }
+    if fits.is_empty() {
+        return format!("even --quantize nf4 takes {}: a smaller model, or more memory", units::bytes(nf4));
+    }
+    fits.join(", or ")
 }
 
 /// Says which tensors of a checkpoint nothing reads.

@@ -284,6 +284,9 @@ fn a_model_of_small_layers_that_does_not_fit_is_refused_before_it_is_read() {
     says(&error("300M", &[&load]), "OutOfMemory", &["model", "420.1 MB needed", "--quantize nf4 takes 54.8 MB"]);
     says(&error("110M", &[&load]), "OutOfMemory", &["even --quantize nf4 takes 54.8 MB"]);
     says(&error("110MB", &[&format!("{load} --quantize nf4")]), "OutOfMemory", &["54.8 MB needed"]);
+    // 420 MB beside 420 MB are too much, and so are 55 MB; 420 MB instead are not.
+    let twice = error("550M", &[&load, &format!("{load} --reload")]);
+    says(&twice, "OutOfMemory", &["420.1 MB needed", "unload first: model takes 420.1 MB"]);
     for limit in ["abc", "100X", "-1"] {
         says(&error(limit, &["load demo"]), "Usage", &[&format!("LORALAB_MEMORY_LIMIT={limit}"), "500M"]);
     }
