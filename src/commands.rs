@@ -148,9 +148,11 @@ fn located(error: Error, arguments: &[Argument]) -> Error {
         Some(arguments[at].span.start..value.unwrap_or(&arguments[at]).span.end)
     });
     let is_named = |text: &str| {
-        let joins = |c: char| c.is_alphanumeric() || "_-./".contains(c);
+        // A path may be shown whole: `model` is named by `/here/model`, not by `model/config.json`.
+        let joins = |c: char| c.is_alphanumeric() || "_-.".contains(c);
         let stands = |(at, text): (usize, &str)| {
-            !message[..at].ends_with(joins) && !message[at + text.len()..].starts_with(joins)
+            let behind = &message[at + text.len()..];
+            !message[..at].ends_with(joins) && !behind.starts_with(joins) && !behind.starts_with('/')
         };
         !text.is_empty() && message.match_indices(text).any(stands)
     };
@@ -218,6 +220,7 @@ mod tests {
             ("eval x.jsonl x", "there is no data set or file x", Some("x")),
             ("eval x.jsonl x", "x.jsonl: line 3 is empty", Some("x.jsonl")),
             ("load model", "there is no models, remodel or model.gguf", None),
+            ("save-adapter a out/b", "/here/out/b holds x, which is no file of a model", Some("out/b")),
             ("load größe", "there is no größe here", Some("größe")),
         ] {
             assert_eq!(under(statement, message).as_deref(), caret, "{statement}: {message}");

@@ -3,7 +3,7 @@
 mod paths;
 mod replace;
 
-pub use paths::paths;
+pub use paths::{expand_home, paths};
 
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Write};
@@ -58,7 +58,8 @@ impl Folder {
     /// [`Kind::Usage`] if something is there already and `overwrite` is not set, or if more than a model or an adapter would be
     /// lost; [`Kind::Io`].
     pub fn create(path: &Path, overwrite: bool) -> Result<Self> {
-        let path = path.canonicalize().or_else(|_| std::path::absolute(path)).map_err(|e| failure(path, e))?;
+        let path = expand_home(path);
+        let path = path.canonicalize().or_else(|_| std::path::absolute(&path)).map_err(|e| failure(&path, e))?;
         let taken = path.exists() && fs::read_dir(&path).map_or(true, |mut entries| entries.next().is_some());
         if taken && !overwrite {
             return Err(Error::usage(format!("{} exists already", path.display()))

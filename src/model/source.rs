@@ -4,13 +4,14 @@
 //! their Hugging Face names that are read one at a time. Everything that can be checked without reading the weights
 //! (headers, sizes, offsets, missing files) is checked here, before anything in a session is replaced.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use serde_json::Value;
 
 use crate::device::Purpose;
 use crate::error::{Error, Result};
 use crate::event::Task;
+use crate::files::expand_home;
 use crate::model::{gguf, hub};
 use crate::quant::{DType, Dense};
 
@@ -123,7 +124,7 @@ pub fn open_with(source: &str, revision: Option<&str>, task: &Task<'_>, config: 
     if source == "demo" {
         return super::demo::open();
     }
-    let path = expand_home(source);
+    let path = expand_home(Path::new(source));
     if path.exists() {
         if let Some(revision) = revision {
             return Err(Error::usage(format!("{source} is on this machine: it has no revision `{revision}`"))
@@ -174,14 +175,6 @@ pub(crate) fn most_common<'a>(tensors: impl Iterator<Item = (&'a TensorInfo, DTy
         }
     }
     types.into_iter().zip(elements).max_by_key(|(_, count)| *count).map_or(DType::F32, |(dtype, _)| dtype)
-}
-
-/// `~/…` as a shell reads it.
-fn expand_home(source: &str) -> PathBuf {
-    match (source.strip_prefix("~/"), std::env::var_os("HOME")) {
-        (Some(rest), Some(home)) => Path::new(&home).join(rest),
-        _ => PathBuf::from(source),
-    }
 }
 
 /// The error for something that is neither on this machine nor the id of a model.

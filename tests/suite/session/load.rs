@@ -122,7 +122,7 @@ fn force_replaces_a_model_and_nothing_else() {
     // An adapter's folder may hold the model that it was merged into.
     s.ok(&format!("save-adapter a {model} --force"));
     let notes = s.file("merged/notes.txt", "mine");
-    for target in [&model, &notes, &".".to_owned(), &"..".to_owned()] {
+    for target in [model.as_str(), &notes, ".", "..", "~"] {
         for cell in [format!("save-adapter a {target} --force"), format!("merge --save {target} --force")] {
             let error = s.fails(&cell);
             assert_eq!(error.kind(), Kind::Usage, "{cell}: {error}");
