@@ -2,6 +2,10 @@
 //!
 //! [`Kind`] is what programs look at: it is Jupyter's `ename`, the `kind` of a JSON answer, and it decides the exit code.
 
+mod nearest;
+
+pub use nearest::nearest;
+
 use std::fmt;
 use std::ops::Range;
 

@@ -1,8 +1,9 @@
 //! Files and folders that are whole or not there: written beside their place, synced, then renamed.
 
 mod paths;
+mod replace;
 
-pub use paths::paths;
+pub use paths::{expand_home, paths};
 
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Write};
@@ -53,16 +54,22 @@ pub struct Folder {
 }
 
 impl Folder {
-    /// Begins a folder that is to become `path`.
+    /// Begins a folder that is to become `path`; a link is followed. With `overwrite` it may replace a model or an adapter, and
+    /// nothing else.
     ///
     /// # Errors
-    /// [`Kind::Usage`] if something is there already and `overwrite` is not set; [`Kind::Io`].
+    /// [`Kind::Usage`] if something is there already and `overwrite` is not set, or if more than a model or an adapter would be
+    /// lost; [`Kind::Io`].
     pub fn create(path: &Path, overwrite: bool) -> Result<Self> {
-        let path = std::path::absolute(path).map_err(|e| failure(path, e))?;
+        let path = expand_home(path);
+        let path = path.canonicalize().or_else(|_| std::path::absolute(&path)).map_err(|e| failure(&path, e))?;
         let taken = path.exists() && fs::read_dir(&path).map_or(true, |mut entries| entries.next().is_some());
         if taken && !overwrite {
             return Err(Error::usage(format!("{} exists already", path.display()))
                 .hint("choose another name, or add --force to replace it"));
+        }
+        if path.exists() {
+            replace::check(&path)?;
         }
         if let Some(parent) = path.parent() {
             fs::create_dir_all(parent).map_err(|e| failure(&path, e))?;
@@ -92,12 +99,21 @@ impl Folder {
         self.temporary.join(name)
     }
 
-    /// Brings a file to the disk that was written through [`Folder::place`].
+    /// Brings a file to the disk that was written through [`Folder::place`]. Its permissions become those of every other file,
+    /// also where the writer made it for its own eyes.
     ///
     /// # Errors
     /// [`Kind::Io`].
     pub fn sync(&self, name: &str) -> Result<()> {
-        File::open(self.place(name)).and_then(|f| f.sync_all()).map_err(|e| self.failure(name, e))
+        let attempt = || -> io::Result<()> {
+            let other = self.place(".other");
+            let usual = File::create(&other)?.metadata()?.permissions();
+            fs::remove_file(other)?;
+            let file = File::open(self.place(name))?;
+            file.set_permissions(usual)?;
+            file.sync_all()
+        };
+        attempt().map_err(|e| self.failure(name, e))
     }
 
     /// The error for a file of the folder that could not be written.
@@ -109,8 +125,11 @@ impl Folder {
     /// Puts the folder in its place; what was there is removed only after that.
     ///
     /// # Errors
-    /// [`Kind::Io`].
+    /// [`Kind::Usage`] if what is there now must not be replaced; [`Kind::Io`].
     pub fn commit(self) -> Result<PathBuf> {
+        if self.path.exists() {
+            replace::check(&self.path)?;
+        }
         let swap = || -> io::Result<()> {
             if self.path.exists() {
                 if !self.overwrite {
@@ -120,7 +139,7 @@ impl Folder {
                 let _ = fs::remove_dir_all(&old);
                 fs::rename(&self.path, &old)?;
                 fs::rename(&self.temporary, &self.path).inspect_err(|_| fs::rename(&old, &self.path).unwrap_or(()))?;
-                return if old.is_dir() { fs::remove_dir_all(&old) } else { fs::remove_file(&old) };
+                return fs::remove_dir_all(&old);
             }
             fs::rename(&self.temporary, &self.path)
         };
@@ -177,14 +196,54 @@ mod tests {
         drop(folder);
         assert_eq!(fs::read_dir(&dir).unwrap().count(), 0);
         let folder = Folder::create(&path, false).unwrap();
-        folder.write("one", |w| w.write_all(b"1")).unwrap();
+        folder.write("one.safetensors", |w| w.write_all(b"1")).unwrap();
         folder.commit().unwrap();
         assert_eq!(Folder::create(&path, false).err().unwrap().kind(), Kind::Usage);
         let folder = Folder::create(&path, true).unwrap();
-        folder.write("two", |w| w.write_all(b"2")).unwrap();
+        folder.write("two.safetensors", |w| w.write_all(b"2")).unwrap();
         folder.commit().unwrap();
-        assert!(path.join("two").exists() && !path.join("one").exists());
+        assert!(path.join("two.safetensors").exists() && !path.join("one.safetensors").exists());
         assert_eq!(fs::read_dir(&dir).unwrap().count(), 1);
+        fs::remove_dir_all(dir).unwrap();
+    }
+
+    #[test]
+    fn every_file_of_a_folder_has_the_same_permissions() {
+        use std::os::unix::fs::PermissionsExt;
+        let dir = scratch("permissions");
+        let folder = Folder::create(&dir.join("model"), false).unwrap();
+        folder.write("one", |w| w.write_all(b"1")).unwrap();
+        fs::write(folder.place("two"), "2").unwrap();
+        fs::set_permissions(folder.place("two"), fs::Permissions::from_mode(0o600)).unwrap();
+        folder.sync("two").unwrap();
+        let path = folder.commit().unwrap();
+        let mode = |name: &str| path.join(name).metadata().unwrap().permissions().mode();
+        assert_eq!(mode("two"), mode("one"));
+        assert_eq!(fs::read_dir(&path).unwrap().count(), 2);
+        fs::remove_dir_all(dir).unwrap();
+    }
+
+    #[test]
+    fn what_is_foreign_is_never_replaced() {
+        let dir = scratch("foreign");
+        let path = dir.join("model");
+        fs::create_dir(&path).unwrap();
+        let folder = Folder::create(&path, true).unwrap();
+        folder.write("config.json", |w| w.write_all(b"{}")).unwrap();
+        // It came while the folder was being filled.
+        fs::write(path.join("notes.txt"), "mine").unwrap();
+        assert!(folder.commit().unwrap_err().message().contains("notes.txt"));
+        assert!(Folder::create(&path, true).err().unwrap().message().contains("notes.txt"));
+        assert!(Folder::create(&path.join("notes.txt"), true).err().unwrap().message().contains("is a file"));
+        assert_eq!(fs::read(path.join("notes.txt")).unwrap(), b"mine");
+        fs::remove_file(path.join("notes.txt")).unwrap();
+        // A link stays one; what it leads to is replaced.
+        std::os::unix::fs::symlink(&path, dir.join("link")).unwrap();
+        let folder = Folder::create(&dir.join("link"), true).unwrap();
+        folder.write("config.json", |w| w.write_all(b"{}")).unwrap();
+        folder.commit().unwrap();
+        assert!(dir.join("link").is_symlink() && path.join("config.json").exists());
+        assert_eq!(fs::read_dir(&dir).unwrap().count(), 2);
         fs::remove_dir_all(dir).unwrap();
     }
 }

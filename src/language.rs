@@ -17,7 +17,6 @@
 //! | `highlight` | text → coloured ranges |
 //! | `cells` | a script → cells at lines `# %%` |
 //! | `parameters` | `-p name=value` |
-//! | `suggest` | did you mean |
 
 mod block;
 mod cells;
@@ -30,11 +29,11 @@ mod items;
 mod lexer;
 mod parameters;
 mod parser;
-mod suggest;
 mod word;
 
 use std::ops::Range;
 
+pub use crate::error::nearest;
 use crate::error::{Error, Result};
 
 pub use cells::{Cell, split_cells};
@@ -45,7 +44,6 @@ pub use highlight::{Class, highlight};
 pub use inspect::{Inspection, describe, inspect};
 pub use items::{join_items, split_items, value_text};
 pub use parameters::{override_assignments, parse_value};
-pub use suggest::nearest;
 pub use word::{Part, PartKind, Reference, ShellPart, Word, is_name};
 
 /// One statement and the bytes of the cell it stands on.

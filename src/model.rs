@@ -24,4 +24,4 @@ pub use save::save;
 pub use source::{Opened, TensorSource};
 pub use spec::{Rope, SLOTS, Scaling, Slot, Spec};
 pub use tokenizer::Tokenizer;
-pub use weights::{LoadOptions, check, load, read_linear};
+pub use weights::{LoadOptions, bytes, check, load, read_linear, unused};

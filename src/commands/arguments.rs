@@ -1,5 +1,7 @@
 //! What goes wrong between typed words and bound arguments, and parsers that several verbs share.
 
+use std::num::{IntErrorKind, ParseIntError};
+
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Arg, Command};
 use serde_json::{Value, json};
@@ -45,31 +47,13 @@ pub(super) fn explain(
                 command.get_arguments().filter_map(Arg::get_long).map(|flag| format!("--{flag}")).collect();
             match nearest(argument.split('=').next().unwrap_or_default(), flags.iter().map(String::as_str)) {
                 Some(near) => error.hint(format!("did you mean {near}?")),
-                None => error.hint(usage()),
+                None => error.hint(quoted(command, rest, &argument).unwrap_or_else(usage)),
             }
         }
         ErrorKind::InvalidValue | ErrorKind::ValueValidation => {
             let value = text(ContextKind::InvalidValue).unwrap_or_default();
-            let flag =
-                argument.split([' ', '=']).next().unwrap_or_default().trim_matches(['<', '>', '[', ']']).to_owned();
             let at = rest.iter().find(|a| a.text == value).map_or_else(|| place(&argument), |a| a.span.clone());
-            let allowed = match error.get(ContextKind::ValidValue) {
-                Some(ContextValue::Strings(values)) if !values.is_empty() => values.clone(),
-                _ => Vec::new(),
-            };
-            let reason = std::error::Error::source(error).map(ToString::to_string);
-            let shown = if value.is_empty() { "nothing".to_owned() } else { value.clone() };
-            match (reason, allowed.is_empty()) {
-                (Some(reason), _) => Error::usage(format!("{flag} {shown}: {reason}")).at(at).hint(usage()),
-                (None, false) => {
-                    let error = Error::usage(format!("{flag} {shown}: there are {}", allowed.join(", "))).at(at);
-                    match nearest(&value, allowed.iter().map(String::as_str)) {
-                        Some(near) => error.hint(format!("did you mean {near}?")),
-                        None => error.hint(usage()),
-                    }
-                }
-                (None, true) => Error::usage(format!("{flag} needs a value")).at(at).hint(usage()),
-            }
+            invalid(command, error).at(at)
         }
         ErrorKind::MissingRequiredArgument => {
             let missing = match error.get(ContextKind::InvalidArg) {
@@ -92,33 +76,74 @@ pub(super) fn explain(
     })
 }
 
-/// The same error with the place of the longest argument that its message names, if it has no place yet.
-pub(super) fn at_word(error: Error, given: &[Argument]) -> Error {
-    let is_part = |c: char| c.is_alphanumeric() || "-_./=".contains(c);
-    let named = |word: &str| {
-        let message = error.message();
-        word.chars().any(char::is_alphanumeric)
-            && message.match_indices(word).any(|(at, _)| {
-                let before = message[..at].chars().next_back();
-                let after = message[at + word.len()..].chars().next();
-                !before.is_some_and(is_part) && !after.is_some_and(|c| is_part(c) && !"./".contains(c))
-            })
+/// The error for a value that a flag does not take.
+pub(super) fn invalid(command: &Command, error: &clap::Error) -> Error {
+    let text = |kind| match error.get(kind) {
+        Some(ContextValue::String(text)) => text.as_str(),
+        _ => "",
     };
-    match given.iter().filter(|argument| named(&argument.text)).max_by_key(|argument| argument.text.len()) {
-        Some(argument) => {
-            let span = argument.span.clone();
-            error.at(span)
+    let value = text(ContextKind::InvalidValue);
+    let shown = if value.is_empty() { "nothing" } else { value };
+    let flag = text(ContextKind::InvalidArg).split([' ', '=']).next().unwrap_or_default();
+    let flag = flag.trim_matches(['<', '>', '[', ']']);
+    let usage = format!("{} --help explains it", command.get_name());
+    let allowed = match error.get(ContextKind::ValidValue) {
+        Some(ContextValue::Strings(values)) => values.as_slice(),
+        _ => &[],
+    };
+    match (std::error::Error::source(error), allowed.is_empty()) {
+        (Some(reason), _) => Error::usage(format!("{flag} {shown}: {}", plain(reason, value))).hint(usage),
+        (None, false) => {
+            let error = Error::usage(format!("{flag} {shown}: there are {}", allowed.join(", ")));
+            match nearest(value, allowed.iter().map(String::as_str)) {
+                Some(near) => error.hint(format!("did you mean {near}?")),
+                None => error.hint(usage),
+            }
         }
-        None => error,
+        (None, true) => Error::usage(format!("{flag} needs a value")).hint(usage),
     }
+}
+
+/// What is wrong with a value, in words for people: the standard library speaks of digits and strings.
+fn plain(reason: &(dyn std::error::Error + 'static), value: &str) -> String {
+    match reason.downcast_ref::<ParseIntError>() {
+        Some(_) if value.parse::<i64>().is_ok_and(|n| n < 0) => "must not be negative".to_owned(),
+        Some(reason) => whole(reason).to_owned(),
+        None => reason.to_string(),
+    }
+}
+
+fn whole(reason: &ParseIntError) -> &'static str {
+    match reason.kind() {
+        IntErrorKind::PosOverflow => "too large",
+        _ => "not a whole number",
+    }
+}
+
+/// For a word behind a free text that was not put in quotes: the statement with quotes.
+fn quoted(command: &Command, rest: &[Argument], unexpected: &str) -> Option<String> {
+    command.get_positionals().find(|a| a.get_id() == "prompt")?;
+    let at = rest.iter().position(|a| a.text == unexpected).filter(|at| *at > 0)?;
+    let words = rest[at - 1..].iter().map(|a| a.text.as_str()).take_while(|word| !word.starts_with("--"));
+    let text = words.collect::<Vec<_>>().join(" ");
+    Some(format!("a text of several words goes in quotes: {} \"{text}\"", command.get_name()))
 }
 
 /// A whole number of at least one.
 pub(super) fn positive(text: &str) -> Result<usize, String> {
     match text.parse::<usize>() {
         Ok(0) => Err("must be at least 1".to_owned()),
+        Err(_) if text.parse::<i64>().is_ok_and(|n| n < 0) => Err("must be at least 1".to_owned()),
         Ok(n) => Ok(n),
-        Err(_) => Err("not a whole number".to_owned()),
+        Err(error) => Err(whole(&error).to_owned()),
+    }
+}
+
+/// A number from 0 to 1.
+pub(super) fn share(text: &str) -> Result<f64, String> {
+    match number(text)? {
+        x if (0.0..=1.0).contains(&x) => Ok(x),
+        _ => Err("must be a share from 0 to 1".to_owned()),
     }
 }
 
@@ -173,23 +198,6 @@ mod tests {
     use super::*;
 
     #[test]
-    fn errors_point_at_the_word_they_name() {
-        let argument =
-            |text: &str, at: usize| Argument { text: text.to_owned(), items: None, span: at..at + text.len() };
-        let given = [argument("r16", 5), argument("--rank", 9), argument("0", 16), argument("a.b", 18)];
-        let span = |message: &str| at_word(Error::usage(message), &given).span();
-        assert_eq!(span("there is no adapter r16"), Some(5..8));
-        assert_eq!(span("--rank 0: an adapter of rank 0 holds nothing"), Some(9..15));
-        assert_eq!(span("a.b: no such file"), Some(18..21));
-        assert_eq!(span("r16."), Some(5..8));
-        assert_eq!(span("cannot read r16/adapter_config.json"), Some(5..8));
-        for message in ["runs/0001 keeps xr16", "nothing", "", "r16-2", "10"] {
-            assert_eq!(span(message), None, "{message}");
-        }
-        assert_eq!(at_word(Error::usage("r16").at(0..1), &given).span(), Some(0..1));
-    }
-
-    #[test]
     fn shared_parsers_refuse_what_is_none() {
         assert_eq!(layers("0-2,5").unwrap(), [0, 1, 2, 5]);
         for wrong in ["", "a", "3-1", "1-", "0-9999999999"] {
@@ -200,6 +208,8 @@ mod tests {
         assert_eq!(number("2e-4"), Ok(0.0002));
         assert!(number("nan").is_err() && number("1.2.3").is_err());
         assert!(nonnegative("-0.5").is_err());
+        assert_eq!(share("0.5"), Ok(0.5));
+        assert!(share("1.5").is_err() && share("-0.1").is_err() && share("x").is_err());
         assert_eq!(json_number(f64::NAN), Value::Null);
     }
 }

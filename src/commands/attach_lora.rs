@@ -4,7 +4,7 @@ use clap::Parser;
 use serde_json::{Map, Value, json};
 
 use super::Verb;
-use super::arguments::{layers, nonnegative};
+use super::arguments::{layers, nonnegative, positive};
 use crate::error::{Error, Result};
 use crate::event::{Cell, Event, Table, Task, units};
 use crate::lora::{Adapter, Init, LoraConfig, Targets};
@@ -22,7 +22,7 @@ pub(super) struct AttachLora {
     #[arg(default_value = "default")]
     name: String,
     /// Rank of the update
-    #[arg(long, short, default_value = "16")]
+    #[arg(long, short, default_value = "16", value_parser = positive)]
     rank: usize,
     /// Numerator of the scale: a number, r, or 2r for twice the rank
     #[arg(long, default_value = "2r")]
@@ -131,7 +131,7 @@ impl AttachLora {
 /// the width; rounded to one digit. A rule of thumb, tried on the built-in model.
 pub(super) fn suggested_rate(width: usize) -> f64 {
     let rate = 2e-4 * (4096.0 / width as f64).sqrt();
-    // To one digit, as it is written: 9e-4 and not the float nearest to 9 times 1e-4.
+    // Written and read again it is the number that people write: 9e-4, not 9.000000000000001e-4.
     format!("{rate:.0e}").parse().unwrap_or(rate)
 }
 
@@ -227,10 +227,9 @@ mod tests {
 
     #[test]
     fn narrower_models_are_suggested_a_higher_rate() {
-        let near = |width, rate: f64| assert!((suggested_rate(width) / rate - 1.0).abs() < 1e-9, "{width}");
-        near(4096, 2e-4);
-        near(576, 5e-4);
-        near(192, 9e-4);
+        for (width, rate) in [(4096, "2e-4"), (576, "5e-4"), (192, "9e-4"), (64, "2e-3")] {
+            assert_eq!(format!("{:e}", suggested_rate(width)), rate);
+        }
     }
 
     #[test]

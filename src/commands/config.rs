@@ -1,10 +1,12 @@
 //! `config`: defaults of flags.
 
+use clap::error::ErrorKind;
 use clap::{Arg, Command, Parser};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use super::Verb;
-use crate::error::Error;
+use super::arguments::invalid;
+use crate::error::{Error, Result};
 use crate::event::{Event, Task};
 use crate::language;
 use crate::session::{Answer, Session};
@@ -44,7 +46,9 @@ impl Verb for Config {
                 session.config.shift_remove(&name);
             }
             Some(text) => {
-                session.config.insert(name.clone(), language::parse_value(text));
+                let value = language::parse_value(text);
+                check(&commands, &name, &value)?;
+                session.config.insert(name.clone(), value);
             }
         }
         let value = session.config.get(&name).cloned().or_else(|| own_default(&commands, &name)).unwrap_or(Value::Null);
@@ -61,6 +65,28 @@ fn own_default(commands: &[Command], flag: &str) -> Option<Value> {
     let mut defaults = flags.map(|arg| arg.get_default_values().first().and_then(|value| value.to_str()));
     let first = defaults.next()??;
     defaults.all(|default| default == Some(first)).then(|| language::parse_value(first))
+}
+
+/// Refuses a value that a command with this flag would refuse.
+fn check(commands: &[Command], name: &str, value: &Value) -> Result<()> {
+    let alone = Map::from_iter([(name.to_owned(), value.clone())]);
+    for command in commands {
+        let Some(flag) = command.get_arguments().find(|a| a.get_long() == Some(name)) else { continue };
+        if !flag.get_action().takes_values() && !value.is_boolean() {
+            let text = language::value_text(value);
+            return Err(
+                Error::usage(format!("--{name} {text}: there are true, false")).hint(format!("config {name} true"))
+            );
+        }
+        let words = super::with_defaults(command, &[], &alone);
+        // What else a command needs is typed when it is used.
+        if let Err(error) = command.clone().try_get_matches_from(words)
+            && matches!(error.kind(), ErrorKind::InvalidValue | ErrorKind::ValueValidation)
+        {
+            return Err(invalid(command, &error));
+        }
+    }
+    Ok(())
 }
 
 #[cfg(test)]

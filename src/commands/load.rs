@@ -8,9 +8,9 @@ use serde_json::json;
 
 use super::Verb;
 use crate::device::memory;
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
 use crate::event::{Event, Task, units};
-use crate::model::{LoadOptions, Spec, Tokenizer, source};
+use crate::model::{self, LoadOptions, Opened, Spec, Tokenizer, source};
 use crate::quant::{QuantSpec, QuantType};
 use crate::session::{Answer, Base, Session};
 
@@ -60,7 +60,8 @@ impl Verb for Load {
         let options = LoadOptions { dtype, quantize };
         if let Some(base) = &session.base
             && !self.reload
-            && (&base.source, &base.revision, base.options) == (&self.source, &self.revision, options)
+            && (&base.source, &base.revision) == (&self.source, &self.revision)
+            && stands(base, options)
         {
             task.emit(Event::Text(format!("{} is loaded already; --reload starts over", base.opened.name)));
             return Ok(answer(base));
@@ -75,8 +76,18 @@ impl Verb for Load {
             Tokenizer::from_files(&files.tokenizer_json, &files.tokenizer_config, files.chat_template.clone())?;
         let tokenizer_bytes = memory::allocated().saturating_sub(before);
         tokenizer.check_vocab(spec.vocabulary)?;
-        let decoder = crate::model::load(spec, opened.tensors.as_mut(), options, task)
-            .map_err(|e| e.context(&opened.location))?;
+        let unused: Vec<String> = model::unused(&spec, &*opened.tensors).into_iter().map(str::to_owned).collect();
+        let decoder = model::load(spec.clone(), opened.tensors.as_mut(), options, task).map_err(|error| {
+            let error = error.context(&opened.location);
+            if error.kind() == Kind::OutOfMemory {
+                error.hint(what_fits(session, &opened, &spec, options))
+            } else {
+                error
+            }
+        })?;
+        if !unused.is_empty() {
+            task.emit(Event::Warning(left_over(&unused)));
+        }
         let four_bit = decoder.linear(0).weight.spec();
         let base = Base {
             source: self.source,
@@ -102,6 +113,41 @@ impl Verb for Load {
         describe(base, start.elapsed().as_secs_f64(), task);
         Ok(answer(base))
     }
+}
+
+/// Whether the base is what a load with these options would make; what they leave open may be as it is.
+fn stands(base: &Base, options: LoadOptions) -> bool {
+    let same_type = options.dtype.is_none_or(|dtype| base.decoder.embedding.dtype() == Some(dtype));
+    let same_kind = match options.quantize {
+        Some(quantize) => base.quant.is_some_and(|quant| quant.kind == quantize.kind),
+        None => options.dtype.is_none() || !base.is_quantized(),
+    };
+    same_type && same_kind
+}
+
+/// What to do about a model that is too large.
+fn what_fits(session: &Session, opened: &Opened, spec: &Spec, options: LoadOptions) -> String {
+    let left = memory::usable();
+    let needed = |options| model::bytes(spec, &*opened.tensors, options);
+    let nf4 = needed(LoadOptions { quantize: Some(QuantSpec::default()), ..options });
+    let mut fits = Vec::new();
+    if options.quantize.is_none() && nf4 <= left {
+        fits.push(format!("--quantize nf4 takes {}", units::bytes(nf4)));
+    }
+    if let Some(base) = session.base.as_ref().filter(|base| needed(options) <= left + base.bytes()) {
+        fits.push(format!("unload first: {} takes {}", base.opened.name, units::bytes(base.bytes())));
+    }
+    if fits.is_empty() {
+        return format!("even --quantize nf4 takes {}: a smaller model, or more memory", units::bytes(nf4));
+    }
+    fits.join(", or ")
+}
+
+/// Says which tensors of a checkpoint nothing reads.
+fn left_over(names: &[String]) -> String {
+    let (count, shown) = (units::plural(names.len(), "tensor"), names[..names.len().min(3)].join(", "));
+    let more = if names.len() > 3 { ", …" } else { "" };
+    format!("the model has no place for {count} of the checkpoint: {shown}{more}")
 }
 
 /// Refuses to drop what was trained and not saved, unless the user is asked and says yes.

@@ -8,8 +8,9 @@ use super::Verb;
 use super::attach_lora::{answer, check_name, describe};
 use crate::error::Error;
 use crate::event::Task;
+use crate::files::expand_home;
 use crate::lora::Adapter;
-use crate::model::hub;
+use crate::model::{hub, source};
 use crate::session::{Answer, Live, Origin, Session};
 
 /// Load an adapter in PEFT's format
@@ -34,12 +35,12 @@ pub(super) struct LoadAdapter {
 impl Verb for LoadAdapter {
     fn run(self, session: &mut Session, task: Task<'_>) -> Answer {
         let base = session.base()?;
-        let path = Path::new(&self.source);
-        let dir: PathBuf = if !path.exists() && hub::is_id(&self.source) {
+        let path = expand_home(Path::new(&self.source));
+        let dir: PathBuf = if !path.exists() && source::is_remote(&self.source) {
             let config = hub::HubConfig::from_env();
             hub::fetch(&config, &self.source, self.revision.as_deref(), hub::Wanted::Adapter, &task)?
         } else {
-            path.to_owned()
+            path.clone()
         };
         let of_folder = || {
             let name = path.file_name().map_or_else(|| "default".to_owned(), |n| n.to_string_lossy().into_owned());

@@ -68,7 +68,7 @@ pub(super) struct Train {
     #[arg(long, conflicts_with = "warmup_ratio")]
     warmup_steps: Option<usize>,
     /// The same as a share of all steps
-    #[arg(long, value_parser = nonnegative)]
+    #[arg(long, value_parser = super::arguments::share)]
     warmup_ratio: Option<f64>,
     /// AdamW's decay of weights towards 0
     #[arg(long, default_value = "0", value_parser = nonnegative)]

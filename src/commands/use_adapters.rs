@@ -4,6 +4,7 @@ use clap::Parser;
 use serde_json::json;
 
 use super::Verb;
+use super::arguments::number;
 use crate::error::{Error, Result};
 use crate::event::{Event, Task};
 use crate::session::{Answer, Session};
@@ -24,23 +25,26 @@ pub(super) struct Use {
 
 impl Verb for Use {
     fn run(self, session: &mut Session, task: Task<'_>) -> Answer {
-        let parse = |text: &String| -> Result<(String, f32)> {
+        let parse = |text: &String| -> Result<(String, f64)> {
             let (name, weight) = text.rsplit_once(':').unwrap_or((text, "1"));
             session.adapter_index(name)?;
             session.check_not_merged(name)?;
-            let weight: f32 = weight.parse().map_err(|_| {
+            let weight = number(weight).map_err(|_| {
                 Error::usage(format!("{text}: {weight} is not a weight")).hint(format!("use {name}:0.5"))
             })?;
             Ok((name.to_owned(), weight))
         };
         let active = self.names.iter().map(parse).collect::<Result<Vec<_>>>()?;
-        session.active = active;
+        for (i, (name, _)) in active.iter().enumerate() {
+            if active[..i].iter().any(|(earlier, _)| earlier == name) {
+                return Err(Error::usage(format!("{name} is named twice")).hint(format!("use {name}:2 doubles it")));
+            }
+        }
+        session.active = active.iter().map(|(name, weight)| (name.clone(), *weight as f32)).collect();
         let names: Vec<&str> = session.active.iter().map(|(n, _)| n.as_str()).collect();
         let text =
             if names.is_empty() { "no adapter is active".to_owned() } else { format!("active: {}", names.join(" + ")) };
         task.emit(Event::Text(text));
-        Ok(
-            json!({"active": session.active.iter().map(|(n, w)| json!({"adapter": n, "weight": w})).collect::<Vec<_>>()}),
-        )
+        Ok(json!({"active": active.iter().map(|(n, w)| json!({"adapter": n, "weight": w})).collect::<Vec<_>>()}))
     }
 }

@@ -103,30 +103,34 @@ pub fn peak(purpose: Purpose) -> u64 {
 /// Allocations below this are not worth a look at the machine.
 const SMALL: u64 = 8 << 20;
 
-/// Asks whether `bytes` more can be allocated, leaving a little for everything else.
+/// Asks whether a buffer of `bytes` can be allocated, leaving a little for everything else.
 ///
 /// # Errors
-/// [`Kind::OutOfMemory`] with what was asked for and what is left. Nothing was allocated.
+/// As [`admit_all`].
 pub fn admit(purpose: Purpose, bytes: u64) -> Result<()> {
-    if bytes < SMALL {
+    if bytes < SMALL { Ok(()) } else { admit_all(purpose.name(), bytes).map_err(|e| e.hint(advice(purpose))) }
+}
+
+/// Asks whether `bytes` can be allocated for `what`, in however many buffers.
+///
+/// # Errors
+/// [`Kind::OutOfMemory`] with what was asked for and what is left; nothing was allocated. [`Kind::Usage`] for a
+/// `LORALAB_MEMORY_LIMIT` that cannot be read.
+pub fn admit_all(what: &str, bytes: u64) -> Result<()> {
+    limit()?;
+    let left = usable();
+    if bytes <= left {
         return Ok(());
     }
-    let left = available();
-    // What the process needs beside its buffers must still fit.
-    let usable = left.saturating_sub(64 << 20);
-    if bytes <= usable {
-        return Ok(());
-    }
-    Err(Error::new(
-        Kind::OutOfMemory,
-        format!(
-            "not enough memory for {}: {} needed, {} left",
-            purpose.name(),
-            units::bytes(bytes),
-            units::bytes(usable)
-        ),
-    )
-    .hint(advice(purpose)))
+    let (bytes, left) = (units::bytes(bytes), units::bytes(left));
+    Err(Error::new(Kind::OutOfMemory, format!("not enough memory for {what}: {bytes} needed, {left} left"))
+        .hint("unload what is not needed: `memory` shows what takes how much"))
+}
+
+/// Bytes that buffers can still have: what the process needs beside them must fit too.
+#[must_use]
+pub fn usable() -> u64 {
+    available().saturating_sub(64 << 20)
 }
 
 fn advice(purpose: Purpose) -> &'static str {
@@ -142,13 +146,43 @@ fn advice(purpose: Purpose) -> &'static str {
 }
 
 /// Bytes that can still be allocated: what the machine has left, or what its control group or `LORALAB_MEMORY_LIMIT`
-/// (bytes, for tests and shared machines) still allows, whichever is least.
+/// (for tests and shared machines) still allows, whichever is least.
 #[must_use]
 pub fn available() -> u64 {
     let machine = meminfo("MemAvailable:").unwrap_or(u64::MAX);
-    let limit = std::env::var("LORALAB_MEMORY_LIMIT").ok().and_then(|v| v.parse::<u64>().ok());
-    let own = limit.map_or(u64::MAX, |limit| limit.saturating_sub(resident()));
+    let own = limit().ok().flatten().map_or(u64::MAX, |limit| limit.saturating_sub(resident()));
     machine.min(own).min(cgroup_left().unwrap_or(u64::MAX))
+}
+
+/// `LORALAB_MEMORY_LIMIT`: bytes, or `500M`, `8G`, `8GiB`.
+///
+/// # Errors
+/// [`Kind::Usage`] if it is no size: a limit that is set must not be passed over.
+fn limit() -> Result<Option<u64>> {
+    match std::env::var("LORALAB_MEMORY_LIMIT") {
+        Ok(text) if !text.is_empty() => size(&text).map(Some).ok_or_else(|| {
+            Error::usage(format!("LORALAB_MEMORY_LIMIT={text} is not a size"))
+                .hint("set it to a number of bytes, as 500M, 8G or 8GiB, or unset it")
+        }),
+        _ => Ok(None),
+    }
+}
+
+/// A number of bytes; K, M and G are powers of 1000 (`KB` too), `KiB`, `MiB` and `GiB` of 1024.
+fn size(text: &str) -> Option<u64> {
+    let text = text.trim().to_ascii_lowercase();
+    let (number, unit) = text.split_at(text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len()));
+    let factor: u64 = match unit.trim_start() {
+        "" | "b" => 1,
+        "k" | "kb" => 1000,
+        "m" | "mb" => 1000 * 1000,
+        "g" | "gb" => 1000 * 1000 * 1000,
+        "kib" => 1 << 10,
+        "mib" => 1 << 20,
+        "gib" => 1 << 30,
+        _ => return None,
+    };
+    number.parse::<f64>().ok().map(|number| (number * factor as f64) as u64)
 }
 
 /// What the control group of this process still allows (version 2, then version 1).
@@ -264,6 +298,22 @@ mod tests {
         assert_eq!(error.kind(), Kind::OutOfMemory);
         assert!(error.message().contains("activations"), "{error}");
         assert!(error.hint_text().is_some_and(|h| h.contains("--batch-size")));
+    }
+
+    #[test]
+    fn sizes_have_units_and_nonsense_is_none() {
+        for (text, bytes) in [
+            ("200000000", 200_000_000),
+            ("100M", 100_000_000),
+            ("1.5 gb", 1_500_000_000),
+            ("64KiB", 65_536),
+            ("2GiB", 2 << 30),
+        ] {
+            assert_eq!(size(text), Some(bytes), "{text}");
+        }
+        for text in ["", "abc", "M", "-5", "10X", "1e9", "1.2.3G", "inf"] {
+            assert_eq!(size(text), None, "{text}");
+        }
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use std::env;
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// More entries than these help nobody.
 const MOST: usize = 200;
@@ -13,7 +13,7 @@ const MOST: usize = 200;
 pub fn paths(typed: &str) -> Vec<String> {
     let (folder, beginning) =
         typed.rsplit_once('/').map_or(("", typed), |(folder, name)| (&typed[..folder.len() + 1], name));
-    let Some(place) = place(folder) else { return Vec::new() };
+    let place = expand_home(Path::new(if folder.is_empty() { "." } else { folder }));
     let entry = |entry: fs::DirEntry| {
         let name = entry.file_name().into_string().ok()?;
         let is_wanted = name.starts_with(beginning) && (beginning.starts_with('.') || !name.starts_with('.'));
@@ -32,18 +32,28 @@ pub fn paths(typed: &str) -> Vec<String> {
     found
 }
 
-/// The folder that was typed, `~` for the user's own.
-fn place(folder: &str) -> Option<PathBuf> {
-    match folder.strip_prefix("~/") {
-        Some(rest) => Some(PathBuf::from(env::var_os("HOME")?).join(rest)),
-        None if folder.is_empty() => Some(PathBuf::from(".")),
-        None => Some(PathBuf::from(folder)),
+/// `~` and `~/…` as a shell reads them.
+#[must_use]
+pub fn expand_home(path: &Path) -> PathBuf {
+    match (path.strip_prefix("~"), env::var_os("HOME")) {
+        (Ok(rest), Some(home)) => Path::new(&home).join(rest),
+        _ => path.to_owned(),
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_home_folder_is_a_part_of_its_own() {
+        let home = PathBuf::from(env::var_os("HOME").unwrap());
+        assert_eq!(expand_home(Path::new("~")), home);
+        assert_eq!(expand_home(Path::new("~/a/b")), home.join("a/b"));
+        for path in ["", "a/~", "~a", "./~", "/x"] {
+            assert_eq!(expand_home(Path::new(path)), Path::new(path));
+        }
+    }
 
     #[test]
     fn entries_come_in_order_with_folders_open() {

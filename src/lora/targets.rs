@@ -1,9 +1,11 @@
 //! Which linear layers an adapter sits on: PEFT's matching rules (`peft/tuners/tuners_utils.py`, `check_target_module_exists`).
 
+use std::collections::HashSet;
+
 use regex::Regex;
 use serde_json::{Value, json};
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, nearest};
 
 /// What a model tells about one of its linear layers.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -41,7 +43,8 @@ pub enum Targets {
     AllLinear,
     /// The linear layers of one block of each layer.
     Block(Role),
-    /// Names or ends of paths: an item matches a path that equals it or ends with `.` and it.
+    /// Names or ends of paths: an item matches a path that equals it or ends with `.` and it; `attention`, `mlp` and `all-linear`
+    /// stand for their layers.
     Names(Vec<String>),
     /// A regular expression that must match a whole path.
     Pattern(String),
@@ -51,15 +54,40 @@ impl Targets {
     /// Reads what a user types: `all-linear`, `attention`, `mlp`, names separated by commas, or a regular expression.
     #[must_use]
     pub fn parse(text: &str) -> Self {
-        match text {
-            "all-linear" => Self::AllLinear,
-            "attention" => Self::Block(Role::Attention),
-            "mlp" => Self::Block(Role::Mlp),
-            _ if text.chars().all(|c| c.is_alphanumeric() || "_.,- ".contains(c)) => {
-                Self::Names(text.split(',').map(|s| s.trim().to_owned()).filter(|s| !s.is_empty()).collect())
-            }
-            _ => Self::Pattern(text.to_owned()),
+        if let Some(group) = Self::group(text) {
+            return group;
         }
+        if text.chars().all(|c| c.is_alphanumeric() || "_.,- ".contains(c)) {
+            Self::Names(text.split(',').map(|s| s.trim().to_owned()).filter(|s| !s.is_empty()).collect())
+        } else {
+            Self::Pattern(text.to_owned())
+        }
+    }
+
+    /// A word that stands for several names.
+    fn group(word: &str) -> Option<Self> {
+        match word {
+            "all-linear" => Some(Self::AllLinear),
+            "attention" => Some(Self::Block(Role::Attention)),
+            "mlp" => Some(Self::Block(Role::Mlp)),
+            _ => None,
+        }
+    }
+
+    /// Names and ends of paths that say the same; none for a pattern.
+    fn names(&self, linears: &[LinearInfo]) -> Vec<String> {
+        let mut all = match self {
+            Self::AllLinear => names(linears.iter()),
+            Self::Block(role) => names(linears.iter().filter(|l| l.role == *role)),
+            Self::Names(items) => {
+                let of = |item: &String| Self::group(item).map_or_else(|| vec![item.clone()], |g| g.names(linears));
+                items.iter().flat_map(of).collect()
+            }
+            Self::Pattern(_) => Vec::new(),
+        };
+        let mut seen = HashSet::new();
+        all.retain(|name| seen.insert(name.clone()));
+        all
     }
 
     /// How it is typed and shown.
@@ -97,30 +125,13 @@ impl Targets {
             chosen.extend(hits);
             Ok(())
         };
-        match self {
-            Self::AllLinear => {
-                for name in names(linears) {
-                    take(&name, matches(&|l| l.name() == name))?;
-                }
-            }
-            Self::Block(role) => {
-                for name in names(linears) {
-                    let hits = matches(&|l| l.role == *role && l.name() == name);
-                    if !hits.is_empty() {
-                        take(&name, hits)?;
-                    }
-                }
-            }
-            Self::Names(items) => {
-                for item in items {
-                    let end = format!(".{item}");
-                    take(item, matches(&|l| l.path == *item || l.path.ends_with(&end)))?;
-                }
-            }
-            Self::Pattern(pattern) => {
-                let regex = full_match(pattern)?;
-                take(pattern, matches(&|l| regex.is_match(&l.path)))?;
-            }
+        if let Self::Pattern(pattern) = self {
+            let regex = full_match(pattern)?;
+            take(pattern, matches(&|l| regex.is_match(&l.path)))?;
+        }
+        for name in self.names(linears) {
+            let end = format!(".{name}");
+            take(&name, matches(&|l| l.path == name || l.path.ends_with(&end)))?;
         }
         chosen.sort_unstable();
         chosen.dedup();
@@ -133,12 +144,8 @@ impl Targets {
     /// `target_modules` of an `adapter_config.json`: names, or the pattern.
     pub(super) fn to_peft(&self, linears: &[LinearInfo]) -> Value {
         match self {
-            Self::AllLinear => json!(names(linears)),
-            Self::Block(role) => {
-                json!(names(&linears.iter().filter(|l| l.role == *role).cloned().collect::<Vec<_>>()))
-            }
-            Self::Names(names) => json!(names),
             Self::Pattern(pattern) => json!(pattern),
+            _ => json!(self.names(linears)),
         }
     }
 
@@ -160,7 +167,7 @@ impl Targets {
 }
 
 /// Names of linear layers in the order of the model.
-fn names(linears: &[LinearInfo]) -> Vec<String> {
+fn names<'l>(linears: impl Iterator<Item = &'l LinearInfo>) -> Vec<String> {
     let mut names: Vec<String> = Vec::new();
     for linear in linears {
         if !names.iter().any(|n| n == linear.name()) {
@@ -182,9 +189,13 @@ fn nothing(pattern: &str, linears: &[LinearInfo], layers: Option<&[usize]>) -> E
     let of = layers.map_or_else(String::new, |l| format!(" in layers {}", ranges(l)));
     let example = linears.first().map_or("", |l| l.path.as_str());
     let last = linears.last().map_or(0, |l| l.layer);
+    let names = names(linears.iter());
+    let groups = ["all-linear", "attention", "mlp"];
+    let near = nearest(pattern, names.iter().map(String::as_str).chain(groups)).filter(|near| *near != pattern);
+    let near = near.map_or_else(String::new, |near| format!("did you mean {near}? "));
     Error::usage(format!("--targets {pattern} matches no linear layer{of}")).hint(format!(
-        "there are {}, in layers 0-{last}; a regular expression must match a whole path like {example}",
-        names(linears).join(", ")
+        "{near}there are {}, in layers 0-{last}; a regular expression must match a whole path like {example}",
+        names.join(", ")
     ))
 }
 
@@ -240,6 +251,32 @@ mod tests {
         assert_eq!(hits("q_proj,up_proj"), [0, 2, 3, 5, 6, 8]);
         assert_eq!(hits("self_attn.v_proj"), [1, 4, 7]);
         assert_eq!(hits(r".*\.1\..*(q|v)_proj"), [3, 4]);
+    }
+
+    #[test]
+    fn groups_and_names_mix() {
+        assert_eq!(hits("attention,mlp"), hits("all-linear"));
+        assert_eq!(hits("mlp, q_proj"), hits("q_proj,up_proj"));
+        let (chosen, counts) = Targets::parse("mlp,up_proj,all-linear").resolve(&linears(), None).unwrap();
+        assert_eq!(chosen.len(), 9);
+        assert_eq!(counts, ["up_proj", "q_proj", "v_proj"].map(|name| (name.to_owned(), 3)));
+        let targets = Targets::parse("mlp,q_proj").to_peft(&linears());
+        assert_eq!(targets, json!(["up_proj", "q_proj"]));
+        assert_eq!(Targets::parse("mlp,q_proj").text(), "mlp,q_proj");
+    }
+
+    #[test]
+    fn the_nearest_name_is_suggested() {
+        for (typed, meant) in
+            [("q_prj", "q_proj"), ("Q_PROJ", "q_proj"), ("v_proj,atention", "attention"), ("MLP", "mlp")]
+        {
+            let error = Targets::parse(typed).resolve(&linears(), None).unwrap_err();
+            let hint = error.hint_text().unwrap();
+            assert!(hint.starts_with(&format!("did you mean {meant}? ")), "{typed}: {hint}");
+        }
+        // A name that there is, but not in those layers, is not suggested for itself.
+        let error = Targets::parse("q_proj").resolve(&linears(), Some(&[7])).unwrap_err();
+        assert!(!error.hint_text().unwrap().contains("did you mean"), "{error:?}");
     }
 
     #[test]

@@ -11,6 +11,7 @@ use candle_core::quantized::ggml_file::qtensor_from_ggml;
 use crate::device::Purpose;
 use crate::error::{Error, Result};
 use crate::model::source::{Bytes, Opened, Store, TensorInfo, TensorSource, TokenizerFiles, convert, most_common};
+use crate::model::weights::held;
 use crate::quant::{DType, Dense};
 
 mod config;
@@ -151,7 +152,7 @@ impl TensorSource for GgufSource {
     }
 
     fn dtype(&self) -> DType {
-        most_common(self.store.list().iter().zip(self.layouts.iter().map(|layout| layout.exact())))
+        most_common(self.store.list().iter().map(|info| (info, held(&info.dtype))))
     }
 }
 

@@ -4,13 +4,14 @@
 //! their Hugging Face names that are read one at a time. Everything that can be checked without reading the weights
 //! (headers, sizes, offsets, missing files) is checked here, before anything in a session is replaced.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use serde_json::Value;
 
 use crate::device::Purpose;
 use crate::error::{Error, Result};
 use crate::event::Task;
+use crate::files::expand_home;
 use crate::model::{gguf, hub};
 use crate::quant::{DType, Dense};
 
@@ -101,7 +102,7 @@ pub trait TensorSource: Send {
     /// [`crate::error::Kind::NotFound`] without such a tensor, [`crate::error::Kind::State`] if it has changed.
     fn digest(&mut self, name: &str) -> Result<[u8; 32]>;
 
-    /// The type most of the weights of linear layers are read in.
+    /// The type that most weights of linear layers have in memory, unless told otherwise.
     fn dtype(&self) -> DType;
 }
 
@@ -123,7 +124,7 @@ pub fn open_with(source: &str, revision: Option<&str>, task: &Task<'_>, config: 
     if source == "demo" {
         return super::demo::open();
     }
-    let path = expand_home(source);
+    let path = expand_home(Path::new(source));
     if path.exists() {
         if let Some(revision) = revision {
             return Err(Error::usage(format!("{source} is on this machine: it has no revision `{revision}`"))
@@ -131,7 +132,7 @@ pub fn open_with(source: &str, revision: Option<&str>, task: &Task<'_>, config: 
         }
         return open_path(&path);
     }
-    if !hub::is_id(source) {
+    if !is_remote(source) {
         return Err(no_such(source, &path));
     }
     let snapshot = hub::fetch(config, source, revision, hub::Wanted::Model, task).map_err(|error| {
@@ -142,6 +143,13 @@ pub fn open_with(source: &str, revision: Option<&str>, task: &Task<'_>, config: 
         }
     })?;
     Ok(Opened { name: source.to_owned(), ..directory::open(&snapshot)? })
+}
+
+/// Whether `source`, which is not on this machine, can be on the hub: it has the form of an id, and its owner is no folder here.
+#[must_use]
+pub fn is_remote(source: &str) -> bool {
+    let owner = source.split('/').next().unwrap_or_default();
+    hub::is_id(source) && !Path::new(owner).is_dir()
 }
 
 /// Opens a directory or a file.
@@ -169,17 +177,10 @@ pub(crate) fn most_common<'a>(tensors: impl Iterator<Item = (&'a TensorInfo, DTy
     types.into_iter().zip(elements).max_by_key(|(_, count)| *count).map_or(DType::F32, |(dtype, _)| dtype)
 }
 
-/// `~/…` as a shell reads it.
-fn expand_home(source: &str) -> PathBuf {
-    match (source.strip_prefix("~/"), std::env::var_os("HOME")) {
-        (Some(rest), Some(home)) => Path::new(&home).join(rest),
-        _ => PathBuf::from(source),
-    }
-}
-
 /// The error for something that is neither on this machine nor the id of a model.
 fn no_such(source: &str, path: &Path) -> Error {
-    let error = Error::not_found(format!("there is no model `{source}`"));
+    let what = if path.parent().is_some_and(Path::is_dir) { "file or directory" } else { "model" };
+    let error = Error::not_found(format!("there is no {what} `{source}`"));
     let near = nearest::siblings(path);
     if !near.is_empty() {
         error.hint(format!("near it: {}", near.join(", ")))

@@ -1,11 +1,12 @@
 //! A decoder from its files: everything is checked by name and shape before the first weight is read.
 
 use std::borrow::Cow;
+use std::collections::HashSet;
 
 use super::decoder::{Decoder, Layer, LinearWeight};
 use super::source::TensorSource;
 use super::spec::{SLOTS, Spec};
-use crate::device::{Buffer, Purpose};
+use crate::device::{Buffer, Purpose, memory};
 use crate::error::{Error, Result};
 use crate::event::{Task, Unit};
 use crate::lora::LinearInfo;
@@ -60,6 +61,55 @@ pub fn check(spec: &Spec, source: &dyn TensorSource) -> Result<()> {
     Ok(())
 }
 
+/// Tensors of the source that a model of `spec` has no use for, in the order of the file. A tied head that is there all the same and
+/// rotary frequencies, which follow from the configuration, are not among them.
+#[must_use]
+pub fn unused<'s>(spec: &Spec, source: &'s dyn TensorSource) -> Vec<&'s str> {
+    let mut used: HashSet<String> = [EMBEDDING, HEAD, NORM].map(str::to_owned).into();
+    used.extend((0..spec.layers).flat_map(norm_names));
+    for linear in spec.linears() {
+        used.insert(format!("{}.weight", linear.path));
+        if spec.has_bias(linear.role) {
+            used.insert(format!("{}.bias", linear.path));
+        }
+    }
+    let of = |name: &str| used.contains(name) || (bnb::is_companion(name) && used.contains(weight_of(name)));
+    let names = source.list().iter().map(|tensor| tensor.name.as_str());
+    names.filter(|name| !of(name) && !name.ends_with("rotary_emb.inv_freq")).collect()
+}
+
+/// `P.weight` of a companion `P.weight.absmax`.
+fn weight_of(companion: &str) -> &str {
+    companion.rfind(".weight.").map_or(companion, |at| &companion[..at + ".weight".len()])
+}
+
+/// Bytes that the weights of a model will take in memory.
+#[must_use]
+pub fn bytes(spec: &Spec, source: &dyn TensorSource, options: LoadOptions) -> u64 {
+    let dense = |name: &str, elements: usize| {
+        let stored = source.find(name).map_or("", |tensor| tensor.dtype.as_str());
+        elements as u64 * options.dtype.unwrap_or_else(|| held(stored)).size() as u64
+    };
+    let linear = |linear: &LinearInfo| {
+        let name = format!("{}.weight", linear.path);
+        let bias = if spec.has_bias(linear.role) { linear.out as u64 * 4 } else { 0 };
+        bias + match options.quantize {
+            _ if bnb::is_four_bit(&name, |n| source.find(n).is_some()) => {
+                let part = |suffix| source.find(&format!("{name}{suffix}")).map(|tensor| tensor.bytes);
+                // The offset of nested scales stands in the description of the weight.
+                let nested = part(".nested_absmax").map_or(0, |bytes| bytes + 4);
+                part("").unwrap_or(0) + part(".absmax").unwrap_or(0) + nested
+            }
+            Some(quantize) => quantize.bytes(linear.out, linear.input),
+            None => dense(&name, linear.out * linear.input),
+        }
+    };
+    let norms = ((2 * spec.layers + 1) * spec.hidden) as u64 * 4;
+    let heads: &[&str] = if spec.tied_head { &[EMBEDDING] } else { &[EMBEDDING, HEAD] };
+    let heads: u64 = heads.iter().map(|name| dense(name, spec.vocabulary * spec.hidden)).sum();
+    norms + heads + spec.linears().iter().map(linear).sum::<u64>()
+}
+
 fn norm_names(layer: usize) -> [String; 2] {
     ["input_layernorm", "post_attention_layernorm"].map(|norm| format!("model.layers.{layer}.{norm}.weight"))
 }
@@ -67,9 +117,11 @@ fn norm_names(layer: usize) -> [String; 2] {
 /// Reads all weights of a model.
 ///
 /// # Errors
-/// As [`check`]; a tensor that cannot be read; interrupted between tensors; out of memory. Nothing is kept then.
+/// As [`check`]; a tensor that cannot be read; interrupted between tensors; out of memory, which is known before the first is
+/// read. Nothing is kept then.
 pub fn load(spec: Spec, source: &mut dyn TensorSource, options: LoadOptions, task: Task<'_>) -> Result<Decoder> {
     check(&spec, source)?;
+    memory::admit_all("the weights", bytes(&spec, source, options))?;
     let linears = spec.linears();
     let mut total: u64 = linears.iter().map(|l| (l.out * l.input) as u64).sum();
     total += (spec.vocabulary * spec.hidden) as u64 * if spec.tied_head { 1 } else { 2 };
@@ -153,13 +205,20 @@ fn read_four_bit(source: &mut dyn TensorSource, name: &str) -> Result<Weight> {
     bnb::read(name, &|wanted| Ok(tensors.iter().find(|t| t.name == wanted).cloned()))
 }
 
-/// A dense tensor. One that its file keeps quantized (a GGUF's) becomes bf16 unless told otherwise: half the memory of f32, and
-/// far finer than what it was.
+/// The type that a dense tensor has in memory unless told otherwise: the stored one. One that its file keeps quantized (a GGUF's)
+/// becomes bf16: half the memory of f32, and far finer than what it was.
+pub(super) fn held(stored: &str) -> DType {
+    match stored {
+        "F32" => DType::F32,
+        "F16" => DType::F16,
+        _ => DType::Bf16,
+    }
+}
+
 fn read_dense(source: &mut dyn TensorSource, name: &str, purpose: Purpose, dtype: Option<DType>) -> Result<Dense> {
     source.digest(name)?;
-    let stored = source.find(name).map_or("", |t| t.dtype.as_str());
-    let dtype = dtype.or((!matches!(stored, "F32" | "F16" | "BF16")).then_some(DType::Bf16));
-    source.read(name, purpose, dtype)
+    let stored = held(source.find(name).map_or("", |tensor| tensor.dtype.as_str()));
+    source.read(name, purpose, Some(dtype.unwrap_or(stored)))
 }
 
 fn vector(source: &mut dyn TensorSource, name: &str, purpose: Purpose) -> Result<Buffer<f32>> {

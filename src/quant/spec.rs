@@ -3,7 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-use super::FourBitKind;
+use super::{FourBitKind, NESTED_BLOCK_SIZE};
 use crate::error::{Error, Result};
 
 /// A type that linear layers can be quantized to.
@@ -91,6 +91,22 @@ impl QuantSpec {
         }
     }
 
+    /// Bytes that a weight of `rows * cols` numbers takes with these settings, constants included.
+    #[must_use]
+    pub fn bytes(&self, rows: usize, cols: usize) -> u64 {
+        let len = rows * cols;
+        let bytes = match self.kind {
+            QuantType::Int8 => len + 4 * rows,
+            _ => {
+                let blocks = len.div_ceil(self.block_size);
+                let scales =
+                    if self.double_quant { blocks + 4 * blocks.div_ceil(NESTED_BLOCK_SIZE) + 4 } else { 4 * blocks };
+                len.div_ceil(2) + scales
+            }
+        };
+        bytes as u64
+    }
+
     /// Whether these settings can be had: bitsandbytes' block sizes for 4 bits, no block size for int8.
     ///
     /// # Errors
@@ -116,6 +132,7 @@ impl QuantSpec {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::quant::Weight;
 
     #[test]
     fn names_round_trip() {
@@ -136,6 +153,18 @@ mod tests {
             let error = valid(block_size).unwrap_err();
             assert!(error.message().contains(&block_size.to_string()), "{error}");
             assert!(error.hint_text().is_some_and(|hint| hint.contains("4096")));
+        }
+    }
+
+    #[test]
+    fn bytes_are_those_of_a_quantized_weight() {
+        let plain = QuantSpec { double_quant: false, ..QuantSpec::default() };
+        let wide = QuantSpec { block_size: 4096, ..QuantSpec::default() };
+        for spec in [QuantSpec::default(), QuantSpec::of(QuantType::Fp4), QuantSpec::of(QuantType::Int8), plain, wide] {
+            for (rows, cols) in [(1, 1), (3, 5), (64, 64), (300, 130)] {
+                let weight = Weight::quantize(&vec![0.5f32; rows * cols], rows, cols, &spec).unwrap();
+                assert_eq!(spec.bytes(rows, cols), weight.bytes(), "{spec:?} of {rows} x {cols}");
+            }
         }
     }
 

@@ -313,7 +313,7 @@ impl Settings {
     pub fn validate(&self) -> Result<()> {
         let rate = self.learning_rate;
         if !(rate.is_finite() && rate > 0.0) {
-            return Err(Error::usage(format!("--learning-rate {rate}: training would change nothing"))
+            return Err(Error::usage(format!("--learning-rate {rate}: must be above 0"))
                 .hint("2e-4 is a good start for LoRA, a tenth of it for --full"));
         }
         if rate > 1.0 {

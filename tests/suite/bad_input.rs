@@ -227,6 +227,73 @@ fn a_model_that_does_not_fit_in_memory() {
     assert!(last["error"]["hint"].as_str().unwrap().contains("--batch-size"), "{last}");
 }
 
+/// A model of many small layers whose weights are holes in a file: 420 MB in f32, none of them in a tensor of 8 MB.
+fn large(place: &Place) -> PathBuf {
+    let model = place.model();
+    let (hidden, intermediate, layers) = (512, 1024, 40);
+    edit(&model.join("config.json"), |config| {
+        for (key, value) in
+            [("hidden_size", hidden), ("intermediate_size", intermediate), ("num_hidden_layers", layers)]
+        {
+            config[key] = json!(value);
+        }
+        config["num_attention_heads"] = json!(8);
+        config["num_key_value_heads"] = json!(8);
+        config["head_dim"] = json!(64);
+    });
+    let mut header = serde_json::Map::new();
+    let mut end = 0;
+    let mut tensor = |name: String, shape: &[usize]| {
+        let from = end;
+        end += shape.iter().product::<usize>() * 4;
+        header.insert(name, json!({"dtype": "F32", "shape": shape, "data_offsets": [from, end]}));
+    };
+    tensor("model.embed_tokens.weight".into(), &[259, hidden]);
+    tensor("model.norm.weight".into(), &[hidden]);
+    for layer in 0..layers {
+        let mut part = |name: &str, shape: &[usize]| tensor(format!("model.layers.{layer}.{name}.weight"), shape);
+        part("input_layernorm", &[hidden]);
+        part("post_attention_layernorm", &[hidden]);
+        for name in ["q_proj", "k_proj", "v_proj", "o_proj"] {
+            part(&format!("self_attn.{name}"), &[hidden, hidden]);
+        }
+        part("mlp.gate_proj", &[intermediate, hidden]);
+        part("mlp.up_proj", &[intermediate, hidden]);
+        part("mlp.down_proj", &[hidden, intermediate]);
+    }
+    let header = Value::Object(header).to_string();
+    let mut file = std::fs::File::create(model.join("model.safetensors")).unwrap();
+    std::io::Write::write_all(&mut file, &(header.len() as u64).to_le_bytes()).unwrap();
+    std::io::Write::write_all(&mut file, header.as_bytes()).unwrap();
+    file.set_len((8 + header.len() + end) as u64).unwrap();
+    model
+}
+
+#[test]
+fn a_model_of_small_layers_that_does_not_fit_is_refused_before_it_is_read() {
+    let place = Place::new("large");
+    let load = load(&large(&place));
+    let error = |limit: &str, statements: &[&str]| {
+        let output = command(&place, statements).env("LORALAB_MEMORY_LIMIT", limit).output().unwrap();
+        lines(&output).pop().unwrap()["error"].clone()
+    };
+    let says = |error: &Value, kind: &str, words: &[&str]| {
+        assert_eq!(error["kind"], kind, "{error}");
+        words.iter().for_each(|word| assert!(error.to_string().contains(word), "{word} is missing in {error}"));
+    };
+    says(&error("300M", &[&load]), "OutOfMemory", &["model", "420.1 MB needed", "--quantize nf4 takes 54.8 MB"]);
+    says(&error("110M", &[&load]), "OutOfMemory", &["even --quantize nf4 takes 54.8 MB"]);
+    says(&error("110MB", &[&format!("{load} --quantize nf4")]), "OutOfMemory", &["54.8 MB needed"]);
+    // 420 MB beside 420 MB are too much, and so are 55 MB; 420 MB instead are not.
+    let twice = error("550M", &[&load, &format!("{load} --reload")]);
+    says(&twice, "OutOfMemory", &["420.1 MB needed", "unload first: model takes 420.1 MB"]);
+    for limit in ["abc", "100X", "-1"] {
+        says(&error(limit, &["load demo"]), "Usage", &[&format!("LORALAB_MEMORY_LIMIT={limit}"), "500M"]);
+    }
+    assert!(error("", &["load demo"]).is_null());
+    assert!(error("1GiB", &["load demo"]).is_null());
+}
+
 #[test]
 fn runs_never_share_a_folder() {
     let place = Place::new("runs");

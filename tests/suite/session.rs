@@ -4,6 +4,7 @@ mod again;
 mod golden;
 mod interrupt;
 mod language;
+mod load;
 mod meaning;
 mod resume;
 

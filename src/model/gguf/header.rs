@@ -94,6 +94,7 @@ impl Header {
             }
             header.tensors.push(tensor);
         }
+        apart(&header.tensors)?;
         Ok(header)
     }
 
@@ -177,6 +178,17 @@ impl Header {
     /// The value of `key`, which must be there.
     pub(super) fn need<T>(&self, key: &str, value: Option<T>) -> Result<T> {
         value.ok_or_else(|| Error::format(format!("the metadata has no {key}")))
+    }
+}
+
+/// Checks that no byte belongs to two tensors.
+fn apart(tensors: &[Tensor]) -> Result<()> {
+    let mut order: Vec<&Tensor> = tensors.iter().filter(|tensor| !tensor.range.is_empty()).collect();
+    order.sort_by_key(|tensor| tensor.range.start);
+    match order.windows(2).find(|pair| pair[0].range.end > pair[1].range.start) {
+        Some(pair) => Err(Error::format(format!("the tensors {} and {} overlap", pair[0].name, pair[1].name))
+            .hint("the file is damaged: download it again")),
+        None => Ok(()),
     }
 }
 

@@ -336,6 +336,13 @@ fn what_does_not_exist_is_not_found() {
     }
     let error = opened("owner/model").err().unwrap();
     assert_eq!(error.kind(), Kind::Network);
+    // `src` is a folder here: what is asked for in it is no model of the hub.
+    for (source, hint) in [("src/modle", "src/model"), ("src/nothere", "a directory")] {
+        let error = opened(source).err().unwrap();
+        assert_eq!(error.kind(), Kind::NotFound, "{error}");
+        assert!(error.message().contains("no file or directory") && error.message().contains(source), "{error}");
+        assert!(error.hint_text().unwrap().contains(hint), "{error:?}");
+    }
 }
 
 #[test]

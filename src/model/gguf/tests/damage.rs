@@ -136,6 +136,16 @@ fn tensors_that_lie_about_where_they_are_are_named() {
     }
     let twice = Handmade::new(3, 2, 0).tensor("twin", &[8], 0, 0).tensor("twin", &[8], 0, 32).refused(64);
     assert!(twice.message().contains("twin is listed twice"), "{twice}");
+    // [8] of F32 takes 32 bytes, [16] takes 64: one, other and two lie behind each other, but for the last's offset.
+    let last = |offset| {
+        let header = Handmade::new(3, 3, 0).tensor("two", &[8], 0, offset).tensor("one", &[16], 0, 0);
+        header.tensor("other", &[8], 0, 64).refused(96)
+    };
+    for (offset, other) in [(0, "one"), (32, "one"), (64, "other")] {
+        let error = last(offset);
+        assert_eq!(error.kind(), Kind::Format);
+        assert!(error.message().contains("two") && error.message().contains(other), "{offset}: {error}");
+    }
 }
 
 #[test]
