@@ -174,7 +174,7 @@ class Lab:
     def theme(self, name):
         self.command("apputils:change-theme", theme=name)
         is_light = "true" if name.endswith("Light") else "false"
-        self.page.wait_for_selector(f"body[data-jp-theme-light={is_light}]")
+        self.page.wait_for_selector(f"body[data-jp-theme-light={is_light}]", state="attached")
 
 
 @pytest.mark.timeout(300)
