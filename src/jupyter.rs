@@ -27,6 +27,7 @@ mod wire;
 use std::fs;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use clap::Command;
 use jupyter_protocol::ConnectionInfo;
@@ -55,6 +56,24 @@ struct Kernel {
 impl Kernel {
     fn running(&self) -> MutexGuard<'_, Option<Message>> {
         self.running.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Asks the cell that runs to stop; none of those behind it. Returns once it has stopped: a cell that is only beginning
+    /// takes the first request back.
+    async fn interrupt(&self) {
+        let asked = self.running().as_ref().map(|cell| cell.header.msg_id.clone());
+        let is_running = |cell: &Option<Message>| cell.as_ref().map(|cell| &cell.header.msg_id) == asked.as_ref();
+        while asked.is_some() {
+            {
+                // As long as this is held no other cell begins.
+                let running = self.running();
+                if !is_running(&running) {
+                    return;
+                }
+                self.lab.cancel().cancel();
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
     }
 
     /// A request is begun.
@@ -132,7 +151,7 @@ async fn until_told(kernel: &Arc<Kernel>, control: zmq::KernelControlConnection)
         tokio::select! {
             () = &mut control => return Ok(()),
             _ = terminate.recv() => return Ok(()),
-            _ = interrupt.recv() => kernel.lab.cancel().cancel(),
+            _ = interrupt.recv() => drop(tokio::spawn(control::interrupt(Arc::clone(kernel)))),
         }
     }
 }

@@ -1,11 +1,12 @@
 //! Control: what must be heard while a cell runs.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use jupyter_zmq_client::KernelControlConnection;
 use serde::Deserialize;
 use serde_json::json;
+use tokio::time::timeout;
 
 use super::wire;
 use super::{Kernel, requests};
@@ -28,7 +29,7 @@ pub(super) async fn serve(kernel: Arc<Kernel>, connection: KernelControlConnecti
         let is_shutdown = request.header.msg_type == "shutdown_request";
         let reply = match request.header.msg_type.as_str() {
             "interrupt_request" => {
-                kernel.lab.cancel().cancel();
+                tokio::spawn(interrupt(Arc::clone(&kernel)));
                 Some(wire::message(Some(&request), "interrupt_reply", json!({"status": "ok"})))
             }
             "shutdown_request" => {
@@ -49,12 +50,14 @@ pub(super) async fn serve(kernel: Arc<Kernel>, connection: KernelControlConnecti
     }
 }
 
+/// As [`Kernel::interrupt`], for a task of its own.
+pub(super) async fn interrupt(kernel: Arc<Kernel>) {
+    kernel.interrupt().await;
+}
+
 /// Stops the running command, and publishes what is left to say.
 pub(super) async fn stop(kernel: &Kernel) {
-    let deadline = Instant::now() + GRACE;
-    while kernel.running().is_some() && Instant::now() < deadline {
-        kernel.lab.cancel().cancel();
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
+    // One that does not hear must not keep the kernel.
+    let _ = timeout(GRACE, kernel.interrupt()).await;
     kernel.iopub.flush().await;
 }

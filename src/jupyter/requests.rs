@@ -172,8 +172,9 @@ fn history(kernel: &Kernel, wanted: &Wanted) -> Value {
         "search" => history.search(&wanted.pattern, wanted.unique, wanted.n),
         _ => history.tail(wanted.n.unwrap_or(1000)),
     };
+    // A strict reader wants text where a cell gave no value.
     let entry = |entry: &Entry| match wanted.output {
-        true => json!([entry.session, entry.line, [entry.input, entry.output]]),
+        true => json!([entry.session, entry.line, [entry.input, entry.output.as_deref().unwrap_or_default()]]),
         false => json!([entry.session, entry.line, entry.input]),
     };
     json!({"status": "ok", "history": found.iter().map(entry).collect::<Vec<_>>()})

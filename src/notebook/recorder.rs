@@ -55,8 +55,12 @@ impl Outputs {
     fn take(&mut self, output: Output) {
         match output {
             Output::Stream { error, text } => self.stream(if error { "stderr" } else { "stdout" }, text),
-            // A page has no place of its own in a file.
-            Output::Display(bundle) | Output::Page(bundle) => self.bundle("display_data", bundle),
+            Output::Display(bundle) => self.bundle("display_data", bundle),
+            // A page has no place of its own in a file: its text stands where it was asked for.
+            Output::Page(mut bundle) => {
+                bundle.data.retain(|mime, _| mime == "text/plain");
+                self.bundle("display_data", bundle);
+            }
             Output::Value(bundle) => self.bundle("execute_result", bundle),
             Output::Update(new) => {
                 for entry in &mut self.0 {

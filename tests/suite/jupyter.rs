@@ -254,7 +254,7 @@ async fn history_is_found_again() {
     let tail = history(json!({"hist_access_type": "tail", "n": 2, "raw": true, "output": false})).await;
     assert_eq!(tail, json!([[1, 3, "echo 1"], [1, 4, "echo 2"]]));
     let outputs = history(json!({"hist_access_type": "range", "start": 1, "stop": 3, "output": true})).await;
-    assert_eq!(outputs, json!([[1, 1, ["echo 1", null]], [1, 2, ["config schedule", "linear"]]]));
+    assert_eq!(outputs, json!([[1, 1, ["echo 1", ""]], [1, 2, ["config schedule", "linear"]]]));
     let all = history(json!({"hist_access_type": "search", "pattern": "echo*"})).await;
     assert_eq!(all.as_array().map(Vec::len), Some(3));
     let unique = history(json!({"hist_access_type": "search", "pattern": "echo*", "unique": true})).await;
@@ -270,7 +270,7 @@ async fn history_is_found_again() {
     let ran = front.run("history echo --count 1").await;
     assert_eq!(
         ran.lines[1..3],
-        ["in 1: history echo --count 1", "stdout: 2/1  history echo --count 1"].map(ToOwned::to_owned)
+        ["in 1: history echo --count 1", "stdout:     2/1  history echo --count 1"].map(ToOwned::to_owned)
     );
     let before = front.ask("history_request", json!({"hist_access_type": "range", "session": -1, "start": 4})).await;
     assert_eq!(before["history"], json!([[1, 4, "echo 2"]]));

@@ -31,7 +31,7 @@ pub(in crate::render) fn rows(rows: &[Row]) -> String {
         let rule = if index == 0 { String::new() } else { format!(";border-top:1px solid {HAIRLINE}") };
         let cell = format!("border:0{rule};background:none;vertical-align:top;text-align:left");
         out += &format!(
-            "<tr style=\"background:none\"><th scope=\"row\" align=\"left\" style=\"{cell};padding:5px 16px 5px 0;\
+            "<tr style=\"background:none\"><th scope=\"row\" align=\"left\" style=\"{cell};padding:5px 16px 5px 0;width:1%;\
              font-weight:600;white-space:nowrap\">{}</th><td align=\"left\" style=\"{cell};padding:5px 0;{look}\">{said}</td></tr>\n",
             text(&row.adapter)
         );

@@ -76,6 +76,18 @@ async fn merging() {
 }
 
 #[tokio::test]
+async fn a_cell_that_is_only_beginning() {
+    let kernel = Kernel::start("jupyter-stop-beginning");
+    let mut front = kernel.front().await;
+    for _ in 0..20 {
+        let cell = front.send("execute_request", json!({"code": "!sleep 600"})).await;
+        while front.hear().await.parent != cell {}
+        front.tell("interrupt_request", json!({})).await;
+        assert_eq!(front.end(&cell).await.reply["ename"], "Interrupted");
+    }
+}
+
+#[tokio::test]
 async fn an_interrupt_of_nothing_harms_no_cell() {
     let kernel = Kernel::start("jupyter-stop-nothing");
     let mut front = kernel.front().await;
