@@ -83,7 +83,7 @@ fn start(arguments: &Arguments) -> Result<Runner> {
 fn statements(runner: &Runner, statements: &[String]) -> Result<u8> {
     runner.signals().begin();
     let run = |text: &String| runner.cell(&Place::nameless(text), text, runner.terminal());
-    Ok(exit_code(statements.iter().try_for_each(run)))
+    Ok(exit_code(statements.iter().try_for_each(run).and_then(|()| runner.wait())))
 }
 
 /// The code for how the statements ended; their errors were shown already.

@@ -24,11 +24,13 @@ mod rename;
 mod runs;
 mod save_adapter;
 mod status;
+mod stop;
 mod train;
 mod unload;
 mod unmerge;
 mod use_adapters;
 mod version;
+mod watch;
 
 mod arguments;
 
@@ -44,6 +46,9 @@ use crate::session::{Answer, Dispatch, Lab, Session};
 
 /// A command of the language.
 trait Verb: clap::Parser {
+    /// Whether it changes the base, or trains: then nothing may be trained in the background.
+    const EXCLUSIVE: bool = false;
+
     /// Does it. What people see goes to the task's sink, what programs see is returned.
     fn run(self, session: &mut Session, task: Task<'_>) -> Answer;
 }
@@ -59,6 +64,9 @@ const fn entry<V: Verb>() -> Entry {
         command: || V::command().no_binary_name(true).disable_help_flag(false),
         run: |matches, session, task| {
             let verb = V::from_arg_matches(matches).map_err(|e| Error::bug(e.to_string()))?;
+            if V::EXCLUSIVE {
+                session.check_free(None)?;
+            }
             verb.run(session, task)
         },
     }
@@ -78,6 +86,8 @@ const VERBS: &[Entry] = &[
     entry::<save_adapter::SaveAdapter>(),
     entry::<data::Data>(),
     entry::<train::Train>(),
+    entry::<watch::Watch>(),
+    entry::<stop::Stop>(),
     entry::<eval::Eval>(),
     entry::<generate::Generate>(),
     entry::<merge::Merge>(),
@@ -105,7 +115,7 @@ pub fn all() -> Vec<Command> {
 /// # Errors
 /// The system has no thread left.
 pub fn start() -> Result<Lab> {
-    Lab::start(Dispatch { run, help: help::page })
+    Lab::start(Dispatch { run, help: help::page, work: train::work })
 }
 
 /// Runs a verb with its arguments.
@@ -116,6 +126,7 @@ fn run(session: &mut Session, arguments: &[Argument], task: Task<'_>) -> Answer 
     };
     let mut command = (entry.command)();
     let words = with_defaults(&command, rest, &session.config);
+    session.words.clone_from(&words);
     match command.try_get_matches_from_mut(words) {
         Ok(matches) => (entry.run)(&matches, session, task),
         Err(error) => arguments::explain(&command, &error, verb, rest, task),

@@ -26,7 +26,7 @@ pub use order::{Batches, Order};
 pub use pack::Pack;
 pub use show::show;
 pub use template::{Rendering, Template};
-pub use tokenize::{IGNORED, Sample, TokenizeOptions, Tokenized, tokenize};
+pub use tokenize::{IGNORED, Sample, TokenizeOptions, Tokenized, tokenize, tokenize_aside};
 
 use crate::error::Error;
 use crate::model::tokenizer::Message;
@@ -108,6 +108,18 @@ pub enum Content {
     },
 }
 
+impl Content {
+    fn bytes(&self) -> usize {
+        match self {
+            Content::Text(text) => text.len(),
+            Content::Prompt { prompt, response } => prompt.len() + response.len(),
+            Content::Alpaca { instruction, input, output } => instruction.len() + input.len() + output.len(),
+            Content::Messages(messages) => messages.iter().map(|m| m.content.len()).sum(),
+            Content::Tokens { ids, labels } => 4 * (ids.len() + labels.len()),
+        }
+    }
+}
+
 /// A row and where it stands in its file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Row {
@@ -131,6 +143,12 @@ pub struct DataSet {
 }
 
 impl DataSet {
+    /// About how many bytes its rows hold.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.rows.iter().map(|row| row.content.bytes()).sum()
+    }
+
     /// Where a row stands, for messages: `jargon.jsonl, line 17`.
     #[must_use]
     pub fn place(&self, row: &Row) -> String {

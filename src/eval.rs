@@ -2,8 +2,7 @@
 
 use crate::data::Sample;
 use crate::error::{Error, Result};
-use crate::event::Task;
-use crate::event::Unit;
+use crate::event::{Cancel, Task, Unit};
 use crate::lora::Adapter;
 use crate::model::{Arena, Batch, Decoder, Keep, Pass, Scored, Use};
 use crate::ops::Backend;
@@ -71,41 +70,101 @@ pub fn evaluate_with(
     backend: &dyn Backend,
     task: Task<'_>,
 ) -> Result<Evaluation> {
-    let mut order: Vec<usize> = (0..samples.len()).filter(|&i| samples[i].scored() > 0).collect();
-    if order.is_empty() {
-        return Err(Error::usage("no token of the data set is scored")
-            .hint("`data NAME --show 2` marks what is trained and scored"));
+    let mut evaluator = Evaluator::new(decoder, samples)?;
+    let mut meter = task.meter("evaluating", evaluator.total() as u64, Unit::Items);
+    while !evaluator.is_done() {
+        let rows = evaluator.advance(decoder, (adapters, uses), samples, backend, task.cancel)?;
+        meter.advance(rows as u64, "")?;
     }
-    // Rows of like length go together; the results are put back in their order.
-    order.sort_by_key(|&i| (samples[i].ids.len(), i));
-    let longest = samples.iter().map(|s| s.ids.len()).max().unwrap_or(0);
-    let rows = BATCH_TOKENS.max(longest).min(order.iter().map(|&i| samples[i].ids.len()).sum());
-    let mut arena = Arena::new(&decoder.spec, rows, longest, Keep::Nothing)?;
-    let pass = Pass { backend, adapters, cancel: task.cancel, dropout: None };
-    let mut results = vec![None; samples.len()];
-    let mut meter = task.meter("evaluating", order.len() as u64, Unit::Items);
-    let mut rest = &order[..];
-    while !rest.is_empty() {
+    Ok(evaluator.finish())
+}
+
+/// An evaluation that is made batch by batch, so that something else can be done in between.
+pub struct Evaluator {
+    /// Rows of like length go together; the results are put back in their order.
+    order: Vec<usize>,
+    done: usize,
+    /// Tokens of a batch at most.
+    rows: usize,
+    arena: Arena,
+    results: Vec<Option<(f64, usize)>>,
+}
+
+impl Evaluator {
+    /// Prepares the evaluation of `samples`.
+    ///
+    /// # Errors
+    /// No sample has a scored token; out of memory.
+    pub fn new(decoder: &Decoder, samples: &[Sample]) -> Result<Self> {
+        let mut order: Vec<usize> = (0..samples.len()).filter(|&i| samples[i].scored() > 0).collect();
+        if order.is_empty() {
+            return Err(Error::usage("no token of the data set is scored")
+                .hint("`data NAME --show 2` marks what is trained and scored"));
+        }
+        order.sort_by_key(|&i| (samples[i].ids.len(), i));
+        let longest = samples.iter().map(|s| s.ids.len()).max().unwrap_or(0);
+        let rows = BATCH_TOKENS.max(longest).min(order.iter().map(|&i| samples[i].ids.len()).sum());
+        let arena = Arena::new(&decoder.spec, rows, longest, Keep::Nothing)?;
+        Ok(Self { order, done: 0, rows, arena, results: vec![None; samples.len()] })
+    }
+
+    /// The samples to be scored.
+    #[must_use]
+    pub fn total(&self) -> usize {
+        self.order.len()
+    }
+
+    /// The samples scored so far.
+    #[must_use]
+    pub fn done(&self) -> usize {
+        self.done
+    }
+
+    /// Whether every sample is scored.
+    #[must_use]
+    pub fn is_done(&self) -> bool {
+        self.done == self.order.len()
+    }
+
+    /// Scores the next batch of `samples`, the same at each call, and returns how many it held.
+    ///
+    /// # Errors
+    /// Interrupted; out of memory for scratch. The batch can be scored again.
+    pub fn advance(
+        &mut self,
+        decoder: &Decoder,
+        (adapters, uses): (&[&Adapter], &[Use]),
+        samples: &[Sample],
+        backend: &dyn Backend,
+        cancel: &Cancel,
+    ) -> Result<usize> {
+        let pass = Pass { backend, adapters, cancel, dropout: None };
         let mut tokens = 0;
         let fits = |&&i: &&usize| {
             tokens += samples[i].ids.len();
-            tokens <= rows
+            tokens <= self.rows
         };
-        let (now, later) = rest.split_at(rest.iter().take_while(fits).count());
-        rest = later;
+        let rest = &self.order[self.done..];
+        let now = &rest[..rest.iter().take_while(fits).count()];
         let (mut batch, mut scored) = (Batch::default(), Scored::default());
         for &i in now {
             samples[i].append_to(&mut batch, &mut scored, uses);
         }
-        decoder.forward(&pass, &batch, &mut arena, None)?;
-        let mut nll = decoder.score(&pass, &batch, &arena, &scored)?.into_iter().map(f64::from);
+        decoder.forward(&pass, &batch, &mut self.arena, None)?;
+        let mut nll = decoder.score(&pass, &batch, &self.arena, &scored)?.into_iter().map(f64::from);
         for &i in now {
             let count = samples[i].scored();
-            results[i] = Some((nll.by_ref().take(count).sum::<f64>(), count));
+            self.results[i] = Some((nll.by_ref().take(count).sum::<f64>(), count));
         }
-        meter.advance(now.len() as u64, "")?;
+        self.done += now.len();
+        Ok(now.len())
     }
-    Ok(Evaluation::of(results.into_iter().flatten().collect()))
+
+    /// What came of it.
+    #[must_use]
+    pub fn finish(self) -> Evaluation {
+        Evaluation::of(self.results.into_iter().flatten().collect())
+    }
 }
 
 #[cfg(test)]

@@ -15,6 +15,11 @@ pub trait Sink: Send + Sync {
     /// Takes one event.
     fn emit(&self, event: Event);
 
+    /// Takes an event of work in the background, which comes while the user may be typing.
+    fn emit_aside(&self, event: Event) {
+        self.emit(event);
+    }
+
     /// Asks the user whether to go on with something that loses work; `None` where nobody can be asked.
     fn confirm(&self, _question: &str) -> Option<bool> {
         None
@@ -204,7 +209,7 @@ pub enum Mark {
 }
 
 /// What a training run is about to do.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct RunInfo {
     /// The run's id, as "0007".
     pub run: String,
@@ -216,6 +221,8 @@ pub struct RunInfo {
     pub first_step: usize,
     /// The last step it is to make.
     pub steps: usize,
+    /// Losses of the steps before the first, and held-out losses, by step.
+    pub earlier: (Vec<(usize, f64)>, Vec<(usize, f64)>),
 }
 
 /// One optimizer step.

@@ -8,10 +8,12 @@ mod base;
 mod history;
 mod names;
 mod state;
+mod training;
 mod variables;
 
 pub use actor::{Answer, Dispatch, Lab, Outcome};
 pub use base::{Base, Merged, Replaced};
 pub use history::{Entry, History};
 pub use state::{Live, Origin, Session, TrainingData};
+pub use training::Training;
 pub use variables::Variables;

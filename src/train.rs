@@ -1,13 +1,15 @@
 //! Training: one visible loop over a [`Trainer`] that makes one optimizer step at a time.
 
+pub mod checkpoint;
 mod optimizer;
 mod record;
 mod run;
 mod schedule;
 mod trainer;
 
+pub use checkpoint::Checkpoint;
 pub use optimizer::Optimizer;
 pub use record::{Recorder, RunRecord, Runs};
-pub use run::{HeldOut, Outcome, Plan, run};
+pub use run::{HeldOut, Outcome, Piece, Plan, Run, Saving};
 pub use schedule::{Schedule, Shape};
 pub use trainer::{Settings, StepReport, Subject, Trainer};

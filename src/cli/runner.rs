@@ -79,6 +79,14 @@ impl Runner {
         if self.signals.is_terminated() { Err(Error::interrupted()) } else { Ok(()) }
     }
 
+    /// Follows a training that a script has left in the background to its end.
+    pub(super) fn wait(&self) -> Result<()> {
+        match self.lab.names().training {
+            Some(_) => self.cell(&Place::nameless("watch"), "watch", self.terminal()),
+            None => Ok(()),
+        }
+    }
+
     fn run(&self, place: &Place, text: &str, sink: Arc<dyn Sink>) -> Result<()> {
         let mut end = Ok(());
         let ok = self.lab.run(text, sink, &mut |outcome| {

@@ -30,7 +30,7 @@ pub(super) fn run(runner: &Runner, file: &Path, output: Option<&Path>, force: bo
     }
     runner.signals().begin();
     let run = |cell: &language::Cell| runner.cell(&Place::new(&name, &text, cell.offset), cell.text, runner.terminal());
-    Ok(exit_code(cells.iter().try_for_each(run)))
+    Ok(exit_code(cells.iter().try_for_each(run).and_then(|()| runner.wait())))
 }
 
 fn run_notebook(runner: &Runner, name: &str, mut notebook: Notebook, output: Option<&Path>, force: bool) -> Result<u8> {
@@ -57,7 +57,7 @@ fn run_notebook(runner: &Runner, name: &str, mut notebook: Notebook, output: Opt
             return Ok(exit_code(end));
         }
     }
-    Ok(0)
+    Ok(exit_code(runner.wait()))
 }
 
 /// Two who hear of every event.

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use crate::error::Error;
 use crate::event::{Event, Task};
 use crate::language::{Argument, nearest};
-use crate::session::Answer;
+use crate::session::{Answer, Base};
 
 /// Turns clap's error into ours, with the place of the word that caused it; `--help` is an answer, not an error.
 pub(super) fn explain(
@@ -127,6 +127,17 @@ pub(super) fn layers(text: &str) -> Result<Vec<usize>, String> {
     out.sort_unstable();
     out.dedup();
     if out.is_empty() { Err(wrong()) } else { Ok(out) }
+}
+
+/// The longest sequence that was asked for, as far as the model's context holds it; says so where it does not.
+pub(super) fn within_context(base: &Base, max_seq_len: usize, task: Task<'_>) -> usize {
+    let context = base.decoder.spec.max_positions;
+    if max_seq_len > context {
+        task.emit(Event::Warning(format!(
+            "the model's context holds {context} tokens: longer samples are cut to that"
+        )));
+    }
+    max_seq_len.min(context)
 }
 
 /// A value for JSON: null where it is not finite.

@@ -75,6 +75,7 @@ impl Verb for AttachLora {
             session.active = vec![(self.name, 1.0)];
             return Ok(answer);
         }
+        session.check_free(Some(&self.name))?;
         let adapter = Adapter::new(config, &base.decoder.linears, self.seed)?;
         let answer = answer(&self.name, &adapter, base);
         describe(&self.name, &adapter, base, task);

@@ -4,7 +4,7 @@ use clap::Parser;
 use serde_json::json;
 
 use super::Verb;
-use super::arguments::{number, positive};
+use super::arguments::{number, positive, within_context};
 use crate::data::{self, Template, TokenizeOptions};
 use crate::error::Result;
 use crate::event::{Cell, Event, Table, Task, units};
@@ -84,8 +84,9 @@ impl Data {
         task: Task<'_>,
     ) -> Result<()> {
         let template: Template = self.template.parse()?;
-        let options = TokenizeOptions { template, max_seq_len: self.max_seq_len, ..TokenizeOptions::default() };
-        let tokenized = session.tokenize(data, &options)?;
+        let max_seq_len = within_context(session.base()?, self.max_seq_len, task);
+        let options = TokenizeOptions { template, max_seq_len, ..TokenizeOptions::default() };
+        let tokenized = session.tokenize(data, &options, task)?;
         let (tokens, trained) = (tokenized.tokens(), tokenized.scored());
         let longest = tokenized.samples.iter().map(|s| s.ids.len() + s.cut.len()).max().unwrap_or(0);
         task.emit(Event::Text(format!(
@@ -96,7 +97,7 @@ impl Data {
             units::count(longest as u64),
             tokenized.rendering.name()
         )));
-        for finding in data::check(data, &tokenized) {
+        for finding in data::check(data, &tokenized, session.base()?.decoder.spec.max_positions) {
             task.emit(Event::Warning(finding));
         }
         let base = session.base()?;

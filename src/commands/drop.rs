@@ -22,6 +22,7 @@ pub(super) struct Drop {
 impl Verb for Drop {
     fn run(self, session: &mut Session, task: Task<'_>) -> Answer {
         let index = session.adapter_index(&self.name)?;
+        session.check_free(Some(&self.name))?;
         let live = &session.adapters[index];
         if !live.saved && !self.force {
             let kept = live.run.as_ref().map_or_else(String::new, |run| format!("; runs/{run} keeps a copy"));

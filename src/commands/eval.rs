@@ -4,7 +4,7 @@ use clap::Parser;
 use serde_json::{Value, json};
 
 use super::Verb;
-use super::arguments::{json_number, positive};
+use super::arguments::{json_number, positive, within_context};
 use crate::data::{Sample, TokenizeOptions};
 use crate::error::Result;
 use crate::eval::{Evaluation, evaluate, evaluate_with};
@@ -24,12 +24,12 @@ pub(super) struct Eval {
     /// original, base, adapters, or combinations like A+B
     #[arg(long, value_delimiter = ',')]
     adapters: Vec<String>,
-    /// The longest sequence; texts are cut into windows of it
-    #[arg(long, default_value = "512", value_parser = positive)]
-    max_seq_len: usize,
-    /// How prompt and response become one text
-    #[arg(long, default_value = "auto", value_parser = ["auto", "chatml", "llama3", "alpaca", "none"])]
-    template: String,
+    /// The longest sequence; texts are cut into windows of it; 512, or as it was in training
+    #[arg(long, value_parser = positive)]
+    max_seq_len: Option<usize>,
+    /// How prompt and response become one text; auto, or as it was in training
+    #[arg(long, value_parser = ["auto", "chatml", "llama3", "alpaca", "none"])]
+    template: Option<String>,
     /// Join documents before they are cut into windows
     #[arg(long)]
     pack: bool,
@@ -39,15 +39,10 @@ impl Verb for Eval {
     fn run(self, session: &mut Session, task: Task<'_>) -> Answer {
         session.base()?;
         let subjects = subjects(session, &self.adapters)?;
-        let options = TokenizeOptions {
-            template: self.template.parse()?,
-            max_seq_len: self.max_seq_len,
-            pack: self.pack,
-            ..TokenizeOptions::default()
-        };
         let mut rows: Vec<(String, String, Evaluation)> = Vec::new();
+        session.partial = Some(answer(&rows));
         for name in &self.data {
-            let data = session.training_data(name, &options)?;
+            let data = session.training_data(name, &self.options(session, name, task)?, task)?;
             let seen = session.seen_rows(&data.data);
             if seen > 0 {
                 task.emit(Event::Warning(format!(
@@ -65,6 +60,23 @@ impl Verb for Eval {
         }
         task.emit(Event::Table(table(&rows)));
         Ok(answer(&rows))
+    }
+}
+
+impl Eval {
+    /// How the data set `name` is made samples of: as a training did that was measured on it, so that the same rows give the
+    /// same loss, but for what is asked for.
+    fn options(&self, session: &Session, name: &str, task: Task<'_>) -> Result<TokenizeOptions> {
+        let mut options = session.tokenized_as.get(name).cloned().unwrap_or_default();
+        if let Some(template) = &self.template {
+            options = TokenizeOptions { template: template.parse()?, ..TokenizeOptions::default() };
+        }
+        if let Some(length) = self.max_seq_len {
+            options.max_seq_len = length;
+        }
+        options.max_seq_len = within_context(session.base()?, options.max_seq_len, task);
+        options.pack |= self.pack;
+        Ok(options)
     }
 }
 

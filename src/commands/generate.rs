@@ -65,6 +65,8 @@ impl Verb for Generate {
                 .hint("--adapters base"));
         }
         let adapter = subjects.iter().find(|s| *s != "base").and_then(|s| s.split('+').next());
+        // What is merged into the base is prompted as it was trained.
+        let adapter = adapter.or(base.merged.last().map(|m| m.adapter.as_str()));
         let rendering = self.rendering(session, adapter)?;
         let ids = rendering.prompt_ids(&base.tokenizer, &[Message::new("user", self.prompt.as_str())])?;
         if self.show {
@@ -75,6 +77,8 @@ impl Verb for Generate {
             Sampler { temperature: self.temperature, top_p: self.top_p, max_tokens: self.max_tokens, seed: self.seed };
         let stop = base.stop_tokens();
         let mut rows = Vec::new();
+        session.partial = Some(json!({"rows": rows, "prompt_tokens": ids.len()}));
+        let base = session.base()?;
         for subject in &subjects {
             let (adapters, uses): (Vec<&Adapter>, Vec<Use>) = match subject.as_str() {
                 "base" => (Vec::new(), Vec::new()),

@@ -1,5 +1,6 @@
 //! `load`: the base model.
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use clap::Parser;
@@ -47,6 +48,8 @@ pub(super) struct Load {
 }
 
 impl Verb for Load {
+    const EXCLUSIVE: bool = true;
+
     fn run(self, session: &mut Session, task: Task<'_>) -> Answer {
         let start = Instant::now();
         let dtype = match self.dtype.as_str() {
@@ -81,7 +84,7 @@ impl Verb for Load {
             options,
             opened,
             decoder,
-            tokenizer,
+            tokenizer: Arc::new(tokenizer),
             quant: quantize.or(four_bit),
             merged: Vec::new(),
             trained: false,
@@ -90,6 +93,8 @@ impl Verb for Load {
         session.adapters.clear();
         session.active.clear();
         session.held_out = None;
+        session.tokenized_as.clear();
+        session.conversation.clear();
         session.seen.clear();
         session.tokenizer_bytes = tokenizer_bytes;
         let base = session.base.insert(base);

@@ -51,6 +51,7 @@ impl Verb for LoadAdapter {
             return Err(Error::state(format!("there is an adapter {name} already"))
                 .hint(format!("--name another, or --replace to drop the live {name}")));
         }
+        session.check_free(Some(&name))?;
         let (adapter, metadata) = Adapter::load(&dir, &base.decoder.linears)?;
         let answer = answer(&name, &adapter, base);
         describe(&name, &adapter, base, task);

@@ -20,6 +20,8 @@ impl Verb for Memory {
         let report = report(session);
         let answer = json!({
             "parts": report.parts.iter().map(|p| json!({"name": p.name, "bytes": p.bytes, "why": p.why})).collect::<Vec<_>>(),
+            "peaks": PURPOSES.iter().filter(|p| p.is_passing() && memory::peak(**p) > 0)
+                .map(|p| json!({"name": p.name(), "bytes": memory::peak(*p)})).collect::<Vec<_>>(),
             "counted_bytes": report.parts.iter().map(|p| p.bytes).sum::<u64>(),
             "resident_bytes": report.resident_bytes,
             "device_bytes": report.device_bytes,
@@ -33,8 +35,8 @@ impl Verb for Memory {
 fn report(session: &Session) -> MemoryReport {
     let mut parts: Vec<MemoryPart> = Vec::new();
     for purpose in PURPOSES {
-        let bytes = memory::held(purpose);
-        if bytes > 0 {
+        let (bytes, peak) = (memory::held(purpose), memory::peak(purpose));
+        if bytes > 0 || (peak > 0 && purpose.is_passing()) {
             parts.push(MemoryPart { name: purpose.name().to_owned(), bytes, why: why(session, purpose) });
         }
     }
@@ -53,7 +55,7 @@ fn report(session: &Session) -> MemoryReport {
 
 /// Where a part's size comes from.
 fn why(session: &Session, purpose: Purpose) -> String {
-    let peak = || format!("up to {} during the last work", units::bytes(memory::peak(purpose)));
+    let peak = || format!("{} at most so far", units::bytes(memory::peak(purpose)));
     let Ok(base) = session.base() else { return String::new() };
     let d = &base.decoder;
     let weights = |quantized: bool| -> u64 {
@@ -80,9 +82,7 @@ fn why(session: &Session, purpose: Purpose) -> String {
             let count: u64 = session.adapters.iter().map(|a| a.adapter.parameters() as u64).sum();
             format!("{} parameters × f32", units::short(count))
         }
-        Purpose::Activations | Purpose::KvCache | Purpose::Workspace | Purpose::Gradients | Purpose::Optimizer => {
-            peak()
-        }
-        Purpose::Data => String::new(),
+        purpose if purpose.is_passing() => peak(),
+        _ => String::new(),
     }
 }

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::Verb;
 use super::arguments::json_number;
-use crate::data::{Sample, TokenizeOptions};
+use crate::data::Sample;
 use crate::device::Purpose;
 use crate::error::{Error, Result};
 use crate::eval::evaluate_with;
@@ -30,13 +30,13 @@ use crate::session::{Answer, Base, Session};
 pub(super) struct Merge {
     /// The adapter; the active one if not given
     name: Option<String>,
-    /// Which weights it is added to
-    #[arg(long, default_value = "original", value_parser = ["original", "dequantized", "nf4"])]
-    into: String,
+    /// Which weights it is added to; original if not given
+    #[arg(long, value_parser = ["original", "dequantized", "nf4"])]
+    into: Option<String>,
     /// Write the merged model to this folder, as transformers reads it
     #[arg(long, value_name = "DIR")]
     save: Option<PathBuf>,
-    /// Type of the saved weights; the source's if not given
+    /// Type of the saved weights; the source's if not given, f32 after train --full
     #[arg(long, value_parser = ["bf16", "f16", "f32"])]
     dtype: Option<String>,
     /// Measure the loss on this data set or file
@@ -54,6 +54,8 @@ struct Measured {
 }
 
 impl Verb for Merge {
+    const EXCLUSIVE: bool = true;
+
     fn run(self, session: &mut Session, task: Task<'_>) -> Answer {
         session.base()?;
         if let Some(dir) = &self.save
@@ -64,23 +66,22 @@ impl Verb for Merge {
                 Error::usage(format!("{} exists already", dir.display())).hint("choose another folder, or add --force")
             );
         }
-        if self.name.is_none() && session.active.is_empty() && self.save.is_some() {
-            return self.save_only(session, task);
-        }
-        let index = match &self.name {
-            Some(name) => session.adapter_index(name)?,
-            None => session.only_active()?,
-        };
-        let name = session.adapters[index].name.clone();
-        let earlier = session.base()?.merged.iter().find(|m| m.adapter == name).map(|m| m.into);
-        if let Some(into) = earlier {
-            if self.save.is_some() {
-                return self.save_only(session, task);
+        let last = session.base()?.merged.last().map(|m| m.adapter.clone());
+        let name = match (&self.name, last) {
+            (Some(name), _) => name.clone(),
+            // Merging a second time does nothing.
+            (None, Some(last)) if session.active.is_empty() => last,
+            (None, None) if session.active.is_empty() && self.save.is_some() => {
+                return self.save_base(session, None, task);
             }
-            task.emit(Event::Text(format!("{name} is merged already; unmerge takes it out again")));
-            return Ok(json!({"adapter": name, "into": into, "loss_before": null, "loss_after": null, "path": null}));
+            (None, _) => session.adapters[session.only_active()?].name.clone(),
+        };
+        let earlier = session.base()?.merged.iter().find(|m| m.adapter == name).map(|m| m.into);
+        if let Some(earlier) = earlier {
+            return self.merged_before(session, &name, earlier, task);
         }
-        let samples = self.samples(session)?;
+        let index = session.adapter_index(&name)?;
+        let samples = self.samples(session, task)?;
         let bytes_before = session.base()?.bytes();
         let before = measure(session, Some(&name), samples.as_deref(), task)?;
         let into = self.merge(session, index, task)?;
@@ -130,13 +131,26 @@ impl Verb for Merge {
 }
 
 impl Merge {
+    /// What is part of the base already is not merged again; it can still be saved.
+    fn merged_before(&self, session: &mut Session, name: &str, earlier: &'static str, task: Task<'_>) -> Answer {
+        if let Some(into) = self.into.as_deref().filter(|into| *into != earlier) {
+            return Err(Error::state(format!("{name} is merged already, into the {earlier} weights"))
+                .hint(format!("unmerge, then merge {name} --into {into}")));
+        }
+        if self.save.is_some() {
+            return self.save_base(session, Some((name, earlier)), task);
+        }
+        task.emit(Event::Text(format!("{name} is merged already; unmerge takes it out again")));
+        Ok(json!({"adapter": name, "into": earlier, "loss_before": null, "loss_after": null, "path": null}))
+    }
+
     fn merge(&self, session: &mut Session, index: usize, task: Task<'_>) -> Result<&'static str> {
         let adapter = &session.adapters[index].adapter;
         let name = session.adapters[index].name.clone();
         let Some(base) = session.base.as_mut() else { return Err(Error::state("no model is loaded")) };
         let quantized = base.is_quantized();
         let strength = session.active.iter().find(|(n, _)| *n == name).map_or(1.0, |(_, w)| *w);
-        let (into, quant): (&'static str, Option<QuantSpec>) = match self.into.as_str() {
+        let (into, quant): (&'static str, Option<QuantSpec>) = match self.into.as_deref().unwrap_or("original") {
             "original" => ("original", None),
             "dequantized" if quantized => ("dequantized", None),
             "dequantized" => return Err(Error::state("the base is not quantized").hint("merge --into original")),
@@ -159,31 +173,30 @@ impl Merge {
     }
 
     /// Held-out rows to measure on.
-    fn samples(&self, session: &Session) -> Result<Option<Vec<Sample>>> {
-        let (name, options) = match (&self.data, &session.held_out) {
-            (Some(name), _) => (name.clone(), TokenizeOptions::default()),
-            (None, Some((name, options))) => (name.clone(), options.clone()),
-            (None, None) => return Ok(None),
-        };
-        Ok(Some(session.training_data(&name, &options)?.tokenized.samples))
+    fn samples(&self, session: &Session, task: Task<'_>) -> Result<Option<Vec<Sample>>> {
+        let Some(name) = self.data.as_ref().or(session.held_out.as_ref()) else { return Ok(None) };
+        let options = session.tokenized_as.get(name).cloned().unwrap_or_default();
+        Ok(Some(session.training_data(name, &options, task)?.tokenized.samples))
     }
 
     fn write(&self, base: &Base, dir: &std::path::Path) -> Result<PathBuf> {
         let dtype: DType = match &self.dtype {
             Some(name) => name.parse()?,
+            // What training has changed would be lost in 16 bits.
+            None if base.trained => DType::F32,
             None => base.opened.tensors.dtype(),
         };
         model::save(&base.decoder, &base.opened, dtype, dir, self.force)
     }
 
     /// Writes the base as it stands: fully fine-tuned, or merged before.
-    fn save_only(&self, session: &mut Session, task: Task<'_>) -> Answer {
+    fn save_base(&self, session: &mut Session, merged: Option<(&str, &'static str)>, task: Task<'_>) -> Answer {
         let Some(dir) = &self.save else { return Err(Error::usage("merge needs an adapter or --save DIR")) };
         let path = self.write(session.base()?, dir)?;
         session.base_mut()?.unsaved = false;
         task.emit(Event::Text(format!("the base as it stands is saved in {}", path.display())));
         Ok(
-            json!({"adapter": null, "into": null, "loss_before": null, "loss_after": null, "path": path.display().to_string()}),
+            json!({"adapter": merged.map(|m| m.0), "into": merged.map(|m| m.1), "loss_before": null, "loss_after": null, "path": path.display().to_string()}),
         )
     }
 }

@@ -37,7 +37,8 @@ impl Verb for Plot {
             [] => return Err(Error::not_found("there is no run to plot").hint("train DATA makes one")),
             [run] => {
                 let (losses, evals) = run.curves();
-                loss_chart(&format!("run {}", run.id), &losses, &evals, losses.len())
+                let steps = run.config["steps"].as_u64().map_or(losses.len(), |steps| steps as usize);
+                loss_chart(run.config["title"].as_str().unwrap_or(&run.id), &losses, &evals, steps)
             }
             several => {
                 let series = |run: &crate::train::RunRecord| {

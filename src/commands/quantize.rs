@@ -55,6 +55,8 @@ struct Group {
 const PROBE: &str = include_str!("probe.txt");
 
 impl Verb for Quantize {
+    const EXCLUSIVE: bool = true;
+
     fn run(self, session: &mut Session, task: Task<'_>) -> Answer {
         let spec = self.spec()?;
         let keep = self.keep.as_deref().map(Regex::new).transpose().map_err(|e| {
@@ -158,7 +160,8 @@ fn note(groups: &mut Vec<Group>, name: &str, original: &Weight, quantized: &Weig
 /// The loss on the built-in general text, without adapters.
 fn probe(session: &Session, decoder: &Decoder, task: Task<'_>) -> Result<Evaluation> {
     let data = DataSet::parse("probe", PROBE, Format::Text)?;
-    let tokenized = session.tokenize(&data, &TokenizeOptions { max_seq_len: 256, ..TokenizeOptions::default() })?;
+    let tokenized =
+        session.tokenize(&data, &TokenizeOptions { max_seq_len: 256, ..TokenizeOptions::default() }, task)?;
     evaluate(decoder, None, &tokenized.samples, session.backend.as_ref(), task)
 }
 

@@ -22,6 +22,7 @@ pub(super) struct Rename {
 impl Verb for Rename {
     fn run(self, session: &mut Session, task: Task<'_>) -> Answer {
         let index = session.adapter_index(&self.name)?;
+        session.check_free(Some(&self.name))?;
         check_name(&self.new)?;
         if session.adapters.iter().any(|a| a.name == self.new) {
             return Err(

@@ -4,8 +4,9 @@ use clap::Parser;
 use serde_json::json;
 
 use super::Verb;
-use crate::event::{Cell, Event, Table, Task, loss_chart};
+use crate::event::{Cell, Event, RunEnded, RunInfo, Table, Task, loss_chart, units};
 use crate::session::{Answer, Session};
+use crate::train::{RunRecord, checkpoint};
 
 /// List past runs, or show one: settings, chart, result
 #[derive(Parser)]
@@ -18,28 +19,7 @@ pub(super) struct Runs {
 impl Verb for Runs {
     fn run(self, session: &mut Session, task: Task<'_>) -> Answer {
         if let Some(id) = &self.id {
-            let run = session.runs.open(id)?;
-            let (losses, evals) = run.curves();
-            let steps = run.config["steps"].as_u64().unwrap_or(0) as usize;
-            task.emit(Event::Text(format!(
-                "run {}: {} on {}, data {}",
-                run.id,
-                run.config["adapter"].as_str().unwrap_or("the whole model"),
-                run.config["model"].as_str().unwrap_or("?"),
-                run.config["data"].as_str().unwrap_or("?")
-            )));
-            task.emit(Event::Chart(loss_chart("", &losses, &evals, steps)));
-            let result = run.result();
-            if let Some(sentence) = result.as_ref().and_then(|r| r["sentence"].as_str()) {
-                task.emit(Event::Text(sentence.to_owned()));
-            }
-            let adapter = run.dir.join("adapter");
-            if adapter.exists() {
-                task.emit(Event::Next(vec![format!("load-adapter {} --name {}", adapter.display(), run.id)]));
-            }
-            return Ok(json!({"run": run.id, "config": run.config, "result": result,
-                "losses": losses.iter().map(|l| l.1).collect::<Vec<_>>(),
-                "eval_losses": evals.iter().map(|(step, loss)| json!({"step": step, "loss": loss})).collect::<Vec<_>>()}));
+            return show(&session.runs.open(id)?, task);
         }
         let runs = session.runs.list();
         if runs.is_empty() {
@@ -69,4 +49,50 @@ impl Verb for Runs {
         task.emit(Event::Table(table));
         Ok(json!({"runs": rows}))
     }
+}
+
+/// A run as it stood when it ended, or as far as it had come when the program was killed.
+fn show(run: &RunRecord, task: Task<'_>) -> Answer {
+    let (losses, evals) = run.curves();
+    let text = |key: &str| run.config[key].as_str().unwrap_or_default().to_owned();
+    let steps = run.config["steps"].as_u64().unwrap_or(0) as usize;
+    task.emit(Event::RunStarted(RunInfo {
+        run: run.id.clone(),
+        title: text("title"),
+        subtitle: text("subtitle"),
+        first_step: losses.len() + 1,
+        steps,
+        earlier: (losses.clone(), evals.clone()),
+    }));
+    for (step, text) in run.samples() {
+        task.emit(Event::Sampled { step, text });
+    }
+    let result = run.result();
+    let sentence = match result.as_ref().and_then(|r| r["sentence"].as_str()) {
+        Some(sentence) => sentence.to_owned(),
+        None => format!("run {} has not ended: {} of {steps} are noted.", run.id, units::plural(losses.len(), "step")),
+    };
+    task.emit(Event::RunEnded(RunEnded {
+        sentence,
+        kept: run.dir.display().to_string(),
+        interrupted: losses.len() < steps,
+        chart: loss_chart("", &losses, &evals, steps),
+    }));
+    let mut next = Vec::new();
+    if losses.len() < steps && run.dir.join(checkpoint::FILE).exists() {
+        next.push(format!("train --resume {}", run.id));
+    }
+    let adapter = run.dir.join("adapter");
+    if adapter.exists() {
+        next.push(format!("load-adapter {} --name {}", adapter.display(), text("adapter")));
+    }
+    task.emit(Event::Next(next));
+    let evals: Vec<_> = evals.iter().map(|(step, loss)| json!({"step": step, "loss": loss})).collect();
+    Ok(json!({
+        "run": run.id,
+        "config": run.config,
+        "result": result,
+        "losses": losses.iter().map(|l| l.1).collect::<Vec<_>>(),
+        "eval_losses": evals,
+    }))
 }

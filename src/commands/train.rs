@@ -1,32 +1,47 @@
 //! `train`: the active adapter, or the whole model.
 
+mod finish;
+mod prepare;
+mod resume;
+
+use std::sync::Arc;
+
 use clap::Parser;
 use serde_json::{Value, json};
 
 use super::Verb;
-use super::arguments::{json_number, nonnegative, positive};
-use super::attach_lora::settings as lora_settings;
-use super::eval::measure;
-use super::save_adapter::metadata;
-use crate::data::{self, DataSet, Format, TokenizeOptions, Tokenized};
-use crate::device::{Purpose, memory};
+use super::arguments::{nonnegative, positive};
+use crate::data::Rendering;
+use crate::device::memory;
 use crate::error::{Error, Result};
-use crate::event::{Cell, Event, RunEnded, RunInfo, Table, Task, loss_chart, units};
+use crate::event::{Event, Sink, Task};
+use crate::generate::{Sampler, generate};
 use crate::lora::Adapter;
-use crate::quant::{DType, Weight};
-use crate::render;
-use crate::session::{Answer, Live, Origin, Session};
-use crate::train::{self, HeldOut, Outcome, Plan, Recorder, Schedule, Settings, Shape, Subject, Trainer};
+use crate::model::Use;
+use crate::model::tokenizer::Message;
+use crate::session::{Answer, Session, Training};
+use crate::train::{Piece, Run};
+
+pub(super) use finish::end;
 
 /// Train the active adapter (or, with --full, every weight of the base)
 ///
 /// Without --epochs or --steps the data is gone through once. Training again goes on from where the adapter stands, with a new
 /// optimizer; --fresh puts it back to its start first. Ctrl-C keeps every finished step. Each run is kept in runs/.
+/// --resume finishes a run that was interrupted, --more 50 adds fifty steps to one, both with its data, its flags and the same
+/// optimizer state, after a restart too; flags given now win.
 #[derive(Parser)]
-#[command(name = "train", verbatim_doc_comment)]
+#[command(name = "train", verbatim_doc_comment, args_override_self = true)]
 pub(super) struct Train {
     /// A data set or file
-    data: String,
+    #[arg(required_unless_present_any = ["resume", "more"])]
+    data: Option<String>,
+    /// Finish a run: the active adapter's last one, or the one given
+    #[arg(long, value_name = "RUN", num_args = 0..=1, default_missing_value = "", conflicts_with_all = ["fresh", "full"])]
+    resume: Option<String>,
+    /// Go on for so many steps more, on a schedule of their own
+    #[arg(long, value_name = "STEPS", value_parser = positive, conflicts_with_all = ["fresh", "full", "epochs", "steps"])]
+    more: Option<usize>,
     /// Times to go through the data
     #[arg(long, value_parser = nonnegative, conflicts_with = "steps")]
     epochs: Option<f64>,
@@ -88,9 +103,12 @@ pub(super) struct Train {
     /// Put the adapter back to its start first
     #[arg(long)]
     fresh: bool,
-    /// Generate from this prompt when training ends
+    /// Show what the adapter says to this prompt at each evaluation
     #[arg(long, value_name = "PROMPT")]
     sample: Option<String>,
+    /// Give the prompt back at once: `watch` follows the training, `stop` ends it
+    #[arg(long)]
+    background: bool,
     /// Take the rows in the order of the file
     #[arg(long)]
     no_shuffle: bool,
@@ -102,442 +120,145 @@ pub(super) struct Train {
     seed: u64,
 }
 
-/// What a run is made of, ready to go.
-struct Job {
-    data: DataSet,
-    tokenized: Tokenized,
-    held_out: Option<HeldOut>,
-    settings: Settings,
-    plan: Plan,
-    options: TokenizeOptions,
-    /// The place of the adapter; `None` for the whole model.
-    adapter: Option<usize>,
-}
-
 impl Verb for Train {
+    const EXCLUSIVE: bool = true;
+
     fn run(self, session: &mut Session, task: Task<'_>) -> Answer {
-        let job = self.prepare(session, task)?;
-        let mut before = None;
-        if let Some(index) = job.adapter {
-            let start = if self.fresh { Some(fresh(session, index)?) } else { None };
-            let live = &mut session.adapters[index];
-            if let Some(start) = start {
-                before = Some((index, std::mem::replace(&mut live.adapter, start), std::mem::take(&mut live.steps)));
-                task.emit(Event::Text(format!("{} starts afresh", live.name)));
-            } else if live.steps > 0 {
-                task.emit(Event::Text(format!("{} goes on from step {}", live.name, live.steps)));
+        let background = self.background;
+        let training = if self.resume.is_some() || self.more.is_some() {
+            self.go_on(session, task)?
+        } else {
+            self.begin(session, task)?
+        };
+        if background {
+            let (run, name) = (training.run.recorder.id.clone(), training.name().to_owned());
+            session.training = Some(Box::new(training));
+            task.emit(Event::Text(format!("run {run} trains {name} in the background")));
+            task.emit(Event::Next(vec!["watch".to_owned(), "stop".to_owned()]));
+            return Ok(json!({"run": run, "background": true}));
+        }
+        let (answer, stopped) = finish(session, Box::new(training), task)?;
+        match stopped {
+            None => Ok(answer),
+            Some(error) => {
+                session.partial = Some(answer);
+                Err(error)
             }
         }
-        if self.full {
-            masters(session)?;
-        }
-        let answer = self.go(session, job, task);
-        // Without a single step nothing has happened.
-        if let (Err(_), None, Some((index, adapter, steps))) = (&answer, &session.partial, before) {
-            session.adapters[index].adapter = adapter;
-            session.adapters[index].steps = steps;
-        }
-        memory::trim();
-        answer
     }
 }
 
-impl Train {
-    fn prepare(&self, session: &Session, task: Task<'_>) -> Result<Job> {
-        let base = session.base()?;
-        let adapter = if self.full { None } else { Some(session.only_active()?) };
-        if self.full && base.is_quantized() {
-            return Err(Error::unsupported(format!(
-                "train --full: the base is {}, whose weights cannot be trained",
-                base.type_name()
-            ))
-            .hint("load the model again without quantizing it, or train an adapter: attach-lora"));
-        }
-        if self.full && self.fresh {
-            return Err(Error::usage("--fresh puts an adapter back; --full trains the base")
-                .hint("load SOURCE --reload starts over"));
-        }
-        let options = TokenizeOptions {
-            template: self.template.parse()?,
-            max_seq_len: self.max_seq_len.min(base.decoder.spec.max_positions),
-            train_on_prompt: self.train_on_prompt,
-            pack: self.pack,
-            vocabulary: None,
-        };
-        if self.max_seq_len > options.max_seq_len {
-            task.emit(Event::Warning(format!(
-                "the model's context holds {} tokens: longer samples are cut to that",
-                options.max_seq_len
-            )));
-        }
-        let mut data = session.find_data(&self.data, Format::Auto)?;
-        let held_out = match self.valid.as_deref().map(|v| (v, v.parse::<f64>())) {
-            None => session.data.iter().find(|d| d.name == format!("{}.valid", data.name)).cloned(),
-            Some((_, Ok(share))) => {
-                let (rest, valid) = data.split(share, self.seed)?;
-                data = rest;
-                Some(valid)
+/// Does the next piece of a training and lets the adapter speak where it is looked at; false at the end.
+pub(super) fn piece(session: &mut Session, training: &mut Training, task: Task<'_>) -> Result<bool> {
+    match training.advance(session, task)? {
+        Piece::Look => {
+            if let Some(prompt) = training.sample.clone() {
+                let step = training.run.trainer.step;
+                let text = sample(session, training, &prompt, task)?;
+                training.run.recorder.sampled(step, &text);
+                task.emit(Event::Sampled { step, text: text.clone() });
+                training.samples.push((step, text));
             }
-            Some((name, Err(_))) => Some(session.find_data(name, Format::Auto)?),
-        };
-        let tokenized = session.tokenize(&data, &options)?;
-        for finding in data::check(&data, &tokenized) {
-            task.emit(Event::Warning(finding));
+            Ok(true)
         }
-        let held_out = match held_out {
-            None => None,
-            Some(valid) => {
-                let leaked = data::leakage(&data, &valid);
-                if leaked > 0 {
-                    task.emit(Event::Warning(format!(
-                        "{} of {} are also trained on",
-                        units::plural(leaked, "row"),
-                        valid.name
-                    )));
-                }
-                let samples = session.tokenize(&valid, &options)?.samples;
-                Some((valid, samples))
-            }
-        };
-        let per_epoch = tokenized.packs.len().div_ceil(self.batch_size).div_ceil(self.grad_accum);
-        let steps = match (self.steps, self.epochs) {
-            (Some(steps), _) => steps,
-            (None, epochs) => (epochs.unwrap_or(1.0) * per_epoch as f64).ceil() as usize,
-        };
-        if steps == 0 {
-            return Err(
-                Error::usage("--epochs 0: nothing would be trained").hint("--epochs 1 goes through the data once")
-            );
-        }
-        let warmup = match (self.warmup_steps, self.warmup_ratio) {
-            (Some(steps), _) => steps,
-            (None, ratio) => (ratio.unwrap_or(0.0) * steps as f64).ceil() as usize,
-        };
-        let shape: Shape = self.schedule.parse()?;
-        let settings = Settings {
-            batch_size: self.batch_size,
-            grad_accum: self.grad_accum,
-            learning_rate: self.learning_rate,
-            schedule: Schedule { shape, warmup, steps },
-            weight_decay: self.weight_decay,
-            max_grad_norm: self.max_grad_norm,
-            seed: self.seed,
-            shuffle: !self.no_shuffle,
-            grad_checkpoint: self.grad_checkpoint,
-        };
-        settings.validate()?;
-        let plan = Plan {
-            steps,
-            eval_every: self.eval_every.unwrap_or_else(|| steps.div_ceil(5)),
-            early_stop: self.early_stop.unwrap_or(0),
-        };
-        if held_out.is_none() && plan.early_stop > 0 {
-            return Err(Error::usage("--early-stop needs held-out rows").hint("--valid 0.1 holds every tenth row out"));
-        }
-        let held_out = held_out.map(|(valid, samples)| HeldOut { data: valid, samples });
-        Ok(Job { data, tokenized, held_out, settings, plan, options, adapter })
-    }
-
-    /// Trains and tells what came of it.
-    fn go(self, session: &mut Session, job: Job, task: Task<'_>) -> Answer {
-        let Job { data, tokenized, held_out, settings, plan, options, adapter } = job;
-        let template = tokenized.rendering.source().map(str::to_owned);
-        let rendered = !matches!(data.format, Format::Text | Format::Tokens);
-        let rows = tokenized.samples.len();
-        let config = config(session, &data, held_out.as_ref(), &settings, &options, adapter)?;
-        let base = session.base.as_mut().ok_or_else(|| Error::state("no model is loaded"))?;
-        let title = base.title();
-        let mut subject = match adapter {
-            Some(index) => Subject::Adapter { decoder: &base.decoder, adapter: &mut session.adapters[index].adapter },
-            None => Subject::Full { decoder: &mut base.decoder },
-        };
-        let name = config["adapter"].as_str().map_or_else(|| "the whole model".to_owned(), str::to_owned);
-        let mut trainer = Trainer::new(settings.clone(), tokenized.samples, tokenized.packs, &mut subject)?;
-        let mut recorder = session.runs.begin(&config)?;
-        task.emit(Event::RunStarted(RunInfo {
-            run: recorder.id.clone(),
-            title: format!("{name} on {title}"),
-            subtitle: subtitle(&subject, &settings, rows, trainer.activation_bytes()),
-            first_step: 1,
-            steps: plan.steps,
-        }));
-        let backend = session.backend.as_ref();
-        let outcome = train::run(&mut trainer, &mut subject, plan, held_out.as_ref(), backend, &mut recorder, task)?;
-        drop(trainer);
-        let peak = memory::peak_resident();
-        session.note_seen(&data);
-        if let Some(valid) = &held_out {
-            session.add_data(valid.data.clone());
-            session.held_out = Some((valid.data.name.clone(), options));
-        }
-        if !outcome.losses.is_empty() {
-            match adapter {
-                Some(index) => {
-                    let live = &mut session.adapters[index];
-                    live.steps += outcome.losses.len();
-                    live.run = Some(recorder.id.clone());
-                    live.saved = false;
-                    if rendered {
-                        live.template = Some(template);
-                    }
-                }
-                None => {
-                    let base = session.base_mut()?;
-                    (base.trained, base.unsaved) = (true, true);
-                }
-            }
-        }
-        let ended = ended(&name, &recorder, &plan, &outcome);
-        let answer = answer(&recorder, &outcome, peak, &ended);
-        self.keep(session, adapter, &mut recorder, &outcome, &ended, &answer, task);
-        task.emit(Event::RunEnded(ended));
-        session.partial = Some(answer.clone());
-        if let Some(error) = outcome.stopped {
-            return Err(error);
-        }
-        if let Some(valid) = &held_out {
-            self.against_original(session, valid, &outcome, &name, adapter, task)?;
-        }
-        if let Some(prompt) = self.sample {
-            let words = ["generate", &prompt];
-            let arguments = words.map(|w| crate::language::Argument { text: w.to_owned(), items: None, span: 0..0 });
-            super::run(session, &arguments, task)?;
-        }
-        let mut next = vec![format!("generate \"…\"")];
-        if let Some(valid) = &held_out {
-            next.push(format!("eval {}", valid.data.name));
-        }
-        if adapter.is_some() {
-            next.push(format!("save-adapter {name} DIR"));
-            next.push("merge".to_owned());
-        }
-        task.emit(Event::Next(next));
-        Ok(answer)
-    }
-
-    /// Saves adapter, charts and result with the run; a problem is told, not fatal.
-    #[allow(clippy::too_many_arguments)]
-    fn keep(
-        &self,
-        session: &Session,
-        adapter: Option<usize>,
-        recorder: &mut Recorder,
-        outcome: &Outcome,
-        ended: &RunEnded,
-        answer: &Value,
-        task: Task<'_>,
-    ) {
-        if let (Some(index), Ok(base)) = (adapter, session.base()) {
-            let live = &session.adapters[index];
-            let (linears, location) = (&base.decoder.linears, &base.opened.location);
-            recorder.adapter(
-                "adapter",
-                live.adapter.save(&recorder.dir().join("adapter"), linears, location, &metadata(live), true),
-            );
-            if let Some((_, params)) = &outcome.best {
-                let best = live.adapter.with_params(params);
-                let saved =
-                    best.and_then(|b| b.save(&recorder.dir().join("best"), linears, location, &metadata(live), true));
-                recorder.adapter("best", saved);
-            }
-        }
-        let mut result = answer.clone();
-        result["sentence"] = json!(ended.sentence);
-        recorder.file("result.json", format!("{result:#}\n").as_bytes());
-        recorder.file("loss.svg", render::svg(&ended.chart, render::Theme::Light).as_bytes());
-        match render::png(&ended.chart, render::Theme::Light) {
-            Ok(png) => recorder.file("loss.png", &png),
-            Err(error) => task.emit(Event::Warning(error.message().to_owned())),
-        }
-        if let Some(problem) = recorder.problem() {
-            task.emit(Event::Warning(format!("the run could not be kept whole: {problem}")));
-        }
-    }
-
-    /// On a quantized base: original, base and adapter side by side, so that what merely repairs quantization does not look
-    /// like learning.
-    fn against_original(
-        &self,
-        session: &mut Session,
-        valid: &HeldOut,
-        outcome: &Outcome,
-        name: &str,
-        adapter: Option<usize>,
-        task: Task<'_>,
-    ) -> Result<()> {
-        let Some((_, last)) = outcome.evals.last() else { return Ok(()) };
-        if adapter.is_none() || !session.base()?.is_quantized() {
-            return Ok(());
-        }
-        let mut rows = Vec::new();
-        for subject in ["original", "base"] {
-            rows.push((subject, measure(session, subject, &valid.samples, 1.0, task)?));
-        }
-        rows.push((name, last.clone()));
-        let cells = rows.iter().map(|(subject, e)| {
-            let stderr = if e.stderr.is_finite() { Cell::Number(e.stderr, 4) } else { Cell::Empty };
-            vec![Cell::from(*subject), Cell::Number(e.loss, 4), stderr, Cell::Number(e.perplexity(), 2)]
-        });
-        let note = "original is the model as it was loaded: what the adapter gains beyond it was learnt, the rest repairs quantization";
-        task.emit(Event::Table(Table {
-            title: format!("loss on {}", valid.data.name),
-            columns: vec!["adapter", "loss", "±", "perplexity"],
-            rows: cells.collect(),
-            best: None,
-            note: note.to_owned(),
-        }));
-        Ok(())
+        Piece::Part | Piece::Step => Ok(true),
+        Piece::End => Ok(false),
     }
 }
 
-/// The adapter as it started.
-fn fresh(session: &Session, index: usize) -> Result<Adapter> {
-    let live: &Live = &session.adapters[index];
-    let linears = &session.base()?.decoder.linears;
-    match &live.origin {
-        Origin::New(seed) => Adapter::new(live.adapter.config.clone(), linears, *seed),
-        Origin::Folder(dir) => Ok(Adapter::load(dir, linears)?.0),
+/// A training that has not made a step leaves no trace: what `--fresh` took is put back, and a run that was gone on with stays
+/// as it was.
+pub(super) fn give_up(session: &mut Session, mut training: Training, error: Error) -> Error {
+    let live = session.adapters.iter_mut().find(|a| Some(&a.name) == training.adapter.as_ref());
+    if let (Some((adapter, steps)), Some(live)) = (training.before.take(), live) {
+        (live.adapter, live.steps) = (adapter, steps);
+    }
+    let Run { trainer, recorder, .. } = training.run;
+    session.partial = Some(json!({"run": null, "steps": 0, "losses": [], "eval_losses": []}));
+    if trainer.step == 0 {
+        recorder.discard();
+    }
+    drop(trainer);
+    memory::trim();
+    error
+}
+
+/// Trains to the end: the result, and what stopped it before.
+pub(super) fn finish(
+    session: &mut Session,
+    mut training: Box<Training>,
+    task: Task<'_>,
+) -> Result<(Value, Option<Error>)> {
+    loop {
+        match piece(session, &mut training, task) {
+            Ok(true) => {}
+            Ok(false) => return end(session, *training, task),
+            Err(error) => return Err(give_up(session, *training, error)),
+        }
     }
 }
 
-/// Turns every weight of the base into f32: the values stay, they become trainable.
-fn masters(session: &mut Session) -> Result<()> {
-    let decoder = &mut session.base_mut()?.decoder;
-    let convert = |weight: &mut Weight, purpose: Purpose| -> Result<()> {
-        if weight.as_f32_mut().is_none() {
-            *weight = weight.to_dense(DType::F32, purpose)?;
+/// Does the next piece of the training in the background, if there is one; its end is told where it was begun.
+pub(super) fn work(session: &mut Session) {
+    let Some(mut training) = session.training.take() else { return };
+    let (sink, cancel) = (Arc::clone(&training.sink), training.cancel.clone());
+    let sink = Aside(sink.as_ref());
+    let task = Task::new(&sink, &cancel);
+    let going = piece(session, &mut training, task);
+    let ended = match going {
+        Ok(true) => {
+            session.training = Some(training);
+            return;
         }
-        Ok(())
+        Ok(false) => end(session, *training, task),
+        Err(error) => Err(give_up(session, *training, error)),
     };
-    convert(&mut decoder.embedding, Purpose::Embedding)?;
-    if let Some(head) = &mut decoder.head {
-        convert(head, Purpose::Embedding)?;
+    match ended {
+        Ok((answer, stopped)) => {
+            session.trained = Some(answer);
+            if let Some(error) = stopped.filter(|e| !e.is_interrupted()) {
+                task.emit(Event::Warning(format!("the training in the background stopped: {}", error.message())));
+            }
+        }
+        Err(error) => task.emit(Event::Warning(format!("the training in the background failed: {}", error.message()))),
     }
-    (0..decoder.linears.len()).try_for_each(|i| convert(&mut decoder.linear_mut(i).weight, Purpose::LinearWeights))
 }
 
-/// What is written down of a run before it starts.
-fn config(
-    session: &Session,
-    data: &DataSet,
-    held_out: Option<&HeldOut>,
-    s: &Settings,
-    options: &TokenizeOptions,
-    adapter: Option<usize>,
-) -> Result<Value> {
+/// A sink for what no running command says.
+struct Aside<'a>(&'a dyn Sink);
+
+impl Sink for Aside<'_> {
+    fn emit(&self, event: Event) {
+        self.0.emit_aside(event);
+    }
+}
+
+/// Tokens of a sample.
+const SAMPLE_TOKENS: usize = 48;
+
+/// What the adapter says to `prompt` as it stands, rendered as it is trained.
+fn sample(session: &Session, training: &Training, prompt: &str, task: Task<'_>) -> Result<String> {
     let base = session.base()?;
-    let live = adapter.map(|i| &session.adapters[i]);
-    Ok(json!({
-        "loralab": env!("CARGO_PKG_VERSION"),
-        "model": base.opened.name,
-        "source": base.source,
-        "revision": base.revision,
-        "type": base.type_name(),
-        "adapter": live.map(|l| l.name.clone()),
-        "lora": live.map(|l| l.adapter.config.to_peft(&base.decoder.linears, &base.opened.location)),
-        "earlier_steps": live.map_or(0, |l| l.steps),
-        "data": data.name,
-        "origin": data.origin,
-        "rows": data.rows.len(),
-        "held_out": held_out.map(|h| h.data.name.clone()),
-        "held_out_rows": held_out.map(|h| h.data.rows.len()),
-        "steps": s.schedule.steps,
-        "batch_size": s.batch_size,
-        "grad_accum": s.grad_accum,
-        "learning_rate": s.learning_rate,
-        "schedule": format!("{:?}", s.schedule.shape).to_lowercase(),
-        "warmup_steps": s.schedule.warmup,
-        "optimizer": "adamw",
-        "weight_decay": s.weight_decay,
-        "max_grad_norm": s.max_grad_norm,
-        "seed": s.seed,
-        "shuffle": s.shuffle,
-        "grad_checkpoint": s.grad_checkpoint,
-        "max_seq_len": options.max_seq_len,
-        "pack": options.pack,
-        "train_on_prompt": options.train_on_prompt,
-    }))
-}
-
-/// The settings of a run in a line.
-fn subtitle(subject: &Subject<'_>, s: &Settings, rows: usize, activations: u64) -> String {
-    let all = subject.decoder().spec.parameters();
-    let what = match subject.adapter() {
-        Some(adapter) => {
-            let n = adapter.parameters() as u64;
-            let share = units::percent(n as f64 / (all + n) as f64);
-            format!("{} · {} trainable ({share})", lora_settings(&adapter.config), units::short(n))
-        }
-        None => format!("every weight · {} trainable", units::short(all)),
+    let rendering = match &training.template {
+        Some(template) => Rendering::from_source(template.as_deref(), &base.tokenizer),
+        None => Rendering::from_source(None, &base.tokenizer),
     };
-    let batch =
-        if s.grad_accum > 1 { format!("{} × {}", s.batch_size, s.grad_accum) } else { s.batch_size.to_string() };
-    format!(
-        "{what} · {} · batch {batch} · learning rate {:e} · {} of activations",
-        units::plural(rows, "sample"),
-        s.learning_rate,
-        units::bytes(activations)
-    )
+    let ids = rendering.prompt_ids(&base.tokenizer, &[Message::new("user", prompt)])?;
+    let (adapters, uses): (Vec<&Adapter>, Vec<Use>) = match &training.adapter {
+        Some(name) => (vec![&session.adapter(name)?.adapter], vec![Use { slot: 0, weight: 1.0 }]),
+        None => (Vec::new(), Vec::new()),
+    };
+    let sampler = Sampler { temperature: 0.0, top_p: None, max_tokens: SAMPLE_TOKENS, seed: 0 };
+    let quiet = Task::new(&Quiet, task.cancel);
+    let (stop, backend) = (base.stop_tokens(), session.backend.as_ref());
+    let made =
+        generate(&base.decoder, &base.tokenizer, &adapters, &uses, &ids, &sampler, &stop, backend, "sample", quiet)?;
+    Ok(made.text)
 }
 
-/// The sentence that says the result, and the chart.
-fn ended(name: &str, recorder: &Recorder, plan: &Plan, outcome: &Outcome) -> RunEnded {
-    let steps = outcome.losses.len();
-    let mut sentence = format!("{name}: {} in {}", units::plural(steps, "step"), units::seconds(outcome.seconds));
-    match &outcome.stopped {
-        Some(error) if error.is_interrupted() => {
-            sentence += &format!(", interrupted before step {}; every finished step is kept", steps + 1)
-        }
-        Some(error) => sentence += &format!(", stopped: {}", error.message()),
-        None if outcome.early => sentence += ", stopped early: the held-out loss fell no more",
-        None => {}
-    }
-    sentence += ".";
-    match (outcome.evals.first(), outcome.evals.last()) {
-        (Some((_, first)), Some((_, last))) if outcome.evals.len() > 1 => {
-            let spread = if last.stderr.is_finite() { format!(" ± {:.2}", last.stderr) } else { String::new() };
-            sentence += &format!(" Held-out loss {:.2} → {:.2}{spread}", first.loss, last.loss);
-            match &outcome.best {
-                Some((step, _)) => sentence += &format!(", lowest at step {step}."),
-                None => sentence += ".",
-            }
-        }
-        _ => {
-            if let (Some(first), Some(last)) = (outcome.losses.first(), outcome.losses.last()) {
-                sentence += &format!(
-                    " Loss {:.2} → {:.2}; nothing was held out, so this is what it was trained on (--valid 0.1).",
-                    first.loss, last.loss
-                );
-            }
-        }
-    }
-    let kept = format!("{} · configuration, metrics, chart, adapter", recorder.dir().display());
-    let losses: Vec<(usize, f64)> = outcome.losses.iter().enumerate().map(|(i, l)| (i + 1, l.loss)).collect();
-    let evals: Vec<(usize, f64)> = outcome.evals.iter().map(|(step, e)| (*step, e.loss)).collect();
-    RunEnded {
-        sentence,
-        kept,
-        interrupted: outcome.stopped.is_some(),
-        chart: loss_chart("", &losses, &evals, plan.steps),
-    }
-}
+/// Hears the pieces of a text that is told as a whole.
+struct Quiet;
 
-fn answer(recorder: &Recorder, outcome: &Outcome, peak: u64, ended: &RunEnded) -> Value {
-    let each =
-        |of: fn(&train::StepReport) -> f64| outcome.losses.iter().map(|l| json_number(of(l))).collect::<Vec<_>>();
-    json!({
-        "run": recorder.id,
-        "path": recorder.dir().display().to_string(),
-        "steps": outcome.losses.len(),
-        "tokens": outcome.tokens,
-        "loss": outcome.losses.last().map_or(Value::Null, |l| json_number(l.loss)),
-        "losses": each(|l| l.loss),
-        "grad_norms": each(|l| l.grad_norm),
-        "learning_rates": each(|l| l.learning_rate),
-        "eval_losses": outcome.evals.iter().map(|(step, e)| json!({"step": step, "loss": json_number(e.loss)})).collect::<Vec<_>>(),
-        "tokens_per_second": json_number(outcome.tokens as f64 / outcome.training_seconds),
-        "peak_memory_bytes": peak,
-        "seconds": outcome.seconds,
-        "interrupted": ended.interrupted,
-    })
+impl Sink for Quiet {
+    fn emit(&self, _: Event) {}
 }

@@ -18,6 +18,8 @@ pub(super) struct Unload {
 }
 
 impl Verb for Unload {
+    const EXCLUSIVE: bool = true;
+
     fn run(self, session: &mut Session, task: Task<'_>) -> Answer {
         let name = session.base()?.opened.name.clone();
         super::load::check_unsaved(session, self.force, task)?;
@@ -25,6 +27,8 @@ impl Verb for Unload {
         session.adapters.clear();
         session.active.clear();
         session.held_out = None;
+        session.tokenized_as.clear();
+        session.conversation.clear();
         session.base = None;
         session.tokenizer_bytes = 0;
         session.backend.release();

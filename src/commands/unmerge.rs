@@ -13,6 +13,8 @@ use crate::session::{Answer, Session};
 pub(super) struct Unmerge {}
 
 impl Verb for Unmerge {
+    const EXCLUSIVE: bool = true;
+
     fn run(self, session: &mut Session, task: Task<'_>) -> Answer {
         let (adapter, strength) = session.base_mut()?.unmerge()?;
         let base = session.base()?;

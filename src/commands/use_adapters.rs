@@ -27,6 +27,7 @@ impl Verb for Use {
         let parse = |text: &String| -> Result<(String, f32)> {
             let (name, weight) = text.rsplit_once(':').unwrap_or((text, "1"));
             session.adapter_index(name)?;
+            session.check_not_merged(name)?;
             let weight: f32 = weight.parse().map_err(|_| {
                 Error::usage(format!("{text}: {weight} is not a weight")).hint(format!("use {name}:0.5"))
             })?;

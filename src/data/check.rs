@@ -5,9 +5,10 @@ use std::collections::HashSet;
 use super::{Content, DataSet, Format, Tokenized};
 use crate::event::units;
 
-/// Findings that explain a training that does not learn, or a model that does not stop. Empty if all is well.
+/// Findings that explain a training that does not learn, or a model that does not stop. Empty if all is well. `context` is the
+/// longest sequence the model can read.
 #[must_use]
-pub fn check(data: &DataSet, tokenized: &Tokenized) -> Vec<String> {
+pub fn check(data: &DataSet, tokenized: &Tokenized, context: usize) -> Vec<String> {
     let mut findings = Vec::new();
     let answers = !matches!(data.format, Format::Text | Format::Tokens);
     let rows = |n: usize| units::plural(n, "row");
@@ -28,11 +29,17 @@ pub fn check(data: &DataSet, tokenized: &Tokenized) -> Vec<String> {
     let cut = tokenized.truncated;
     if cut > 0 {
         findings.push(format!(
-            "{} {} cut to {} tokens; --max-seq-len {} keeps the longest whole.",
+            "{} {} cut to {} tokens; {}.",
             rows(cut),
             were(cut),
             tokenized.max_seq_len,
-            longest(tokenized)
+            match longest(tokenized) {
+                longest if longest <= context => format!("--max-seq-len {longest} keeps the longest whole"),
+                longest if tokenized.max_seq_len < context => {
+                    format!("the longest has {longest}, and --max-seq-len can go up to {context}")
+                }
+                longest => format!("the longest has {longest}, the model's context holds no more"),
+            }
         ));
     }
     if answers && tokenized.ended == 0 {

@@ -59,7 +59,7 @@ fn text_is_cut_into_windows() {
     );
     assert_eq!((made.tokens(), made.scored(), made.packs.len()), (20, 18, 2));
     assert!(made.samples.iter().all(|s| s.labels.iter().zip(&s.ids).all(|(&l, &id)| l == id as i32)));
-    assert!(check(&data, &made).is_empty());
+    assert!(check(&data, &made, 1 << 20).is_empty());
 }
 
 #[test]
@@ -73,7 +73,7 @@ fn packed_documents_are_joined_by_an_end_of_text() {
     assert!(made.untrained.is_empty());
     let made = tokenize(&data, &tokenizer, &options()).unwrap();
     assert_eq!((made.samples.len(), made.untrained.clone()), (2, vec![2, 4]));
-    assert_eq!(check(&data, &made), ["2 rows of 4 have no trained token: lines 2, 4."]);
+    assert_eq!(check(&data, &made, 1 << 20), ["2 rows of 4 have no trained token: lines 2, 4."]);
 }
 
 #[test]
@@ -144,7 +144,7 @@ fn a_template_that_forgets_trains_the_last_answer() {
     let made = tokenize(&data, &by_forgetting, &options()).unwrap();
     assert_eq!(text(&made.samples[0], &by_forgetting), "<user>q<eos><assistant><user>r<eos><assistant>two<eos>");
     assert_eq!((trained(&made.samples[0], &by_forgetting).as_str(), made.last_turn_only), ("two<eos>", 1));
-    assert!(check(&data, &made)[0].contains("only the last answer"));
+    assert!(check(&data, &made, 1 << 20)[0].contains("only the last answer"));
 
     let by_thinking = tokenizer(&[], Some(thinking));
     let made = tokenize(&data, &by_thinking, &options()).unwrap();
@@ -174,7 +174,7 @@ fn the_prompts_ids_do_not_depend_on_the_answer() {
         (&[0, 2, 1][..], &[-100, -100, 1][..])
     );
     assert_eq!(
-        check(&data, &made),
+        check(&data, &made, 1 << 20),
         ["No trained answer ends with a special token, so the model cannot learn to stop."]
     );
 }
@@ -229,11 +229,11 @@ fn a_doubled_begin_of_text_is_dropped_and_told() {
     let made = tokenize(&data, &tokenizer, &options()).unwrap();
     assert_eq!(text(&made.samples[0], &tokenizer), "<bos>qa<eos>");
     assert_eq!(made.rendering.prompt_ids(&tokenizer, &[Message::new("user", "q")]).unwrap(), made.samples[0].ids[..2]);
-    assert_eq!(check(&data, &made), ["1 row begins with two begin-of-text tokens; one of them was dropped."]);
+    assert_eq!(check(&data, &made, 1 << 20), ["1 row begins with two begin-of-text tokens; one of them was dropped."]);
     let tokens = parse("{\"input_ids\": [257, 257, 65, 66]}");
     let made = tokenize(&tokens, &tokenizer, &options()).unwrap();
     assert_eq!(made.samples[0].ids, [257, 257, 65, 66]);
-    assert_eq!(check(&tokens, &made), ["1 row begins with two begin-of-text tokens; they are used verbatim."]);
+    assert_eq!(check(&tokens, &made, 1 << 20), ["1 row begins with two begin-of-text tokens; they are used verbatim."]);
 }
 
 #[test]
@@ -271,12 +271,14 @@ fn long_samples_are_cut_and_counted() {
     let made = tokenize(&data, &tokenizer, &TokenizeOptions { max_seq_len: 5, ..options() }).unwrap();
     assert_eq!((made.truncated, made.untrained.clone()), (2, vec![3]));
     assert_eq!(
-        check(&data, &made),
+        check(&data, &made, 1 << 20),
         [
             "1 row of 3 has no trained token: line 3.",
             "2 rows were cut to 5 tokens; --max-seq-len 9 keeps the longest whole.",
         ]
     );
+    assert!(check(&data, &made, 7)[1].ends_with("the longest has 9, and --max-seq-len can go up to 7."));
+    assert!(check(&data, &made, 5)[1].ends_with("the longest has 9, the model's context holds no more."));
     let error = tokenize(&data.split(0.3, 0).unwrap().0, &tokenizer, &TokenizeOptions { max_seq_len: 1, ..options() });
     assert_eq!(error.unwrap_err().kind(), Kind::Usage);
     let only_prompts = parse(r#"{"prompt": "abcdefg", "response": "h"}"#);
@@ -326,6 +328,6 @@ fn samples_are_shown_token_by_token() {
 fn repeated_rows_are_noticed() {
     let data = parse("{\"text\": \"ab\"}\n{\"text\": \"ab\"}\n{\"text\": \"cd\"}");
     let made = tokenize(&data, &tokenizer(&[], None), &options()).unwrap();
-    assert_eq!(check(&data, &made), ["1 row repeats an earlier one word by word."]);
+    assert_eq!(check(&data, &made, 1 << 20), ["1 row repeats an earlier one word by word."]);
     assert!(made.bytes() >= 6 * 8);
 }

@@ -1,6 +1,9 @@
 //! Rows to samples: the ids a model reads and the labels it is scored on.
 
 use std::borrow::Cow;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, mpsc};
+use std::time::Duration;
 
 use rayon::prelude::*;
 
@@ -8,6 +11,7 @@ use super::mask::{self, Span};
 use super::pack::{self, Pack};
 use super::{Content, DataSet, Format, Rendering, Row, Template};
 use crate::error::{Error, Result};
+use crate::event::{Cancel, Task, Unit};
 use crate::model::tokenizer::{Renderer, Tokenizer};
 
 /// The label of a token that is not scored, as in PyTorch's cross entropy and all of Hugging Face.
@@ -87,6 +91,21 @@ impl Tokenized {
         self.samples.iter().map(Sample::scored).sum()
     }
 
+    /// SHA-256 of all ids and labels in the order and grouping they are trained in, in hexadecimal: equal for equal training.
+    #[must_use]
+    pub fn fingerprint(&self) -> String {
+        let mut hash = ring::digest::Context::new(&ring::digest::SHA256);
+        for pack in &self.packs {
+            hash.update(&(pack.samples.len() as u64).to_le_bytes());
+            for sample in pack.samples.iter().map(|&i| &self.samples[i]) {
+                hash.update(&(sample.ids.len() as u64).to_le_bytes());
+                hash.update(bytemuck::cast_slice(&sample.ids));
+                hash.update(bytemuck::cast_slice(&sample.labels));
+            }
+        }
+        hash.finish().as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+
     /// Bytes that the samples hold.
     #[must_use]
     pub fn bytes(&self) -> u64 {
@@ -107,6 +126,10 @@ impl Tokenized {
 /// [`crate::error::Kind::Usage`] for options that mean nothing, [`crate::error::Kind::Format`] with the row that cannot be encoded, or
 /// if no row has a single scored token.
 pub fn tokenize(data: &DataSet, tokenizer: &Tokenizer, options: &TokenizeOptions) -> Result<Tokenized> {
+    watched(data, tokenizer, options, &Progress::default())
+}
+
+fn watched(data: &DataSet, tokenizer: &Tokenizer, options: &TokenizeOptions, progress: &Progress) -> Result<Tokenized> {
     if options.max_seq_len < 2 {
         return Err(
             Error::usage(format!("a sequence of {} cannot be scored", options.max_seq_len)).hint("--max-seq-len 512")
@@ -115,10 +138,16 @@ pub fn tokenize(data: &DataSet, tokenizer: &Tokenizer, options: &TokenizeOptions
     let rendering = Rendering::choose(options.template, data.format, tokenizer)?;
     let renderer = rendering.compile()?;
     let work = Work { tokenizer, options, rendering: &rendering, renderer };
-    let rows: Vec<Result<Encoded>> = data.rows.par_iter().map(|row| work.row(row)).collect();
+    let encode = |row: &Row| {
+        progress.cancel.check()?;
+        let encoded = work.row(row);
+        progress.rows.fetch_add(1, Relaxed);
+        encoded
+    };
+    let rows: Vec<Result<Encoded>> = data.rows.par_iter().map(encode).collect();
     let mut encoded = Vec::with_capacity(rows.len());
     for (row, result) in data.rows.iter().zip(rows) {
-        encoded.push(result.map_err(|e| e.context(data.place(row)))?);
+        encoded.push(result.map_err(|e| if e.is_interrupted() { e } else { e.context(data.place(row)) })?);
     }
     drop(work);
 
@@ -149,6 +178,48 @@ pub fn tokenize(data: &DataSet, tokenizer: &Tokenizer, options: &TokenizeOptions
         return Err(nothing_to_learn(data, &tokenized));
     }
     Ok(tokenized)
+}
+
+/// How far a tokenization is, and whether it is to stop.
+#[derive(Debug, Default)]
+struct Progress {
+    rows: AtomicU64,
+    cancel: Cancel,
+}
+
+/// As [`tokenize`], on a thread of its own: an interrupt is heard at once, even while one long text is encoded, which cannot be
+/// stopped and ends by itself.
+///
+/// # Errors
+/// As [`tokenize`].
+pub fn tokenize_aside(
+    data: &DataSet,
+    tokenizer: &Arc<Tokenizer>,
+    options: &TokenizeOptions,
+    task: Task<'_>,
+) -> Result<Tokenized> {
+    let total = data.rows.len() as u64;
+    let (data, tokenizer, options) = (data.clone(), Arc::clone(tokenizer), options.clone());
+    let progress = Arc::new(Progress::default());
+    let (send, done) = mpsc::channel();
+    let work = Arc::clone(&progress);
+    std::thread::spawn(move || {
+        // Nobody waits any more after an interrupt.
+        let _ = send.send(watched(&data, &tokenizer, &options, &work));
+    });
+    let mut meter = task.meter("tokenizing", total, Unit::Items);
+    let mut told = 0;
+    loop {
+        match done.recv_timeout(Duration::from_millis(20)) {
+            Ok(tokenized) => return tokenized,
+            Err(mpsc::RecvTimeoutError::Disconnected) => return Err(Error::bug("the tokenizer has panicked")),
+            Err(mpsc::RecvTimeoutError::Timeout) => {
+                let rows = progress.rows.load(Relaxed);
+                meter.advance(rows - told, "").inspect_err(|_| progress.cancel.cancel())?;
+                told = rows;
+            }
+        }
+    }
 }
 
 struct Work<'a> {

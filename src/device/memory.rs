@@ -48,6 +48,15 @@ pub const PURPOSES: [Purpose; 11] = [
 ];
 
 impl Purpose {
+    /// Whether it is held only while something is done: training, an evaluation, a generation.
+    #[must_use]
+    pub fn is_passing(self) -> bool {
+        matches!(
+            self,
+            Purpose::Gradients | Purpose::Optimizer | Purpose::Activations | Purpose::KvCache | Purpose::Workspace
+        )
+    }
+
     /// Its name in a memory breakdown.
     #[must_use]
     pub fn name(self) -> &'static str {

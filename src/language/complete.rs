@@ -21,6 +21,8 @@ pub struct Names {
     pub active: Vec<String>,
     /// What was trained and stands nowhere on disk: adapters, or the base.
     pub unsaved: Vec<String>,
+    /// What is being trained in the background.
+    pub training: Option<String>,
     /// The values of the variables.
     pub values: Arc<Map<String, Value>>,
 }

@@ -39,7 +39,10 @@ impl Board {
     /// Takes an event in and tells whether it was one of a training run. `RunStarted` begins a new board.
     pub fn apply(&mut self, event: &Event) -> bool {
         match event {
-            Event::RunStarted(info) => *self = Self { info: Some(info.clone()), ..Self::default() },
+            Event::RunStarted(info) => {
+                let (losses, evals) = info.earlier.clone();
+                *self = Self { info: Some(info.clone()), losses, evals, ..Self::default() };
+            }
             Event::Step(step) => {
                 self.losses.push((step.step, step.loss));
                 self.tokens += step.tokens;
@@ -284,6 +287,7 @@ mod tests {
             subtitle: "rank 16".into(),
             first_step: first,
             steps,
+            ..RunInfo::default()
         })));
         for step in first..=at {
             board.apply(&Event::Step(Step {

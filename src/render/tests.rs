@@ -82,6 +82,7 @@ pub(super) fn fixtures() -> Vec<Event> {
                 .into(),
             first_step: 1,
             steps: 60,
+            ..RunInfo::default()
         }),
         Event::Step(Step {
             step: 1,

@@ -1,14 +1,13 @@
 //! The thread that owns the session, and the handle front ends hold.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use serde_json::{Map, Value, json};
 
 use super::history::History;
-use super::names;
 use super::state::Session;
 use crate::data::{DataSet, Format};
 use crate::error::{Error, Result};
@@ -25,6 +24,8 @@ pub struct Dispatch {
     pub run: fn(&mut Session, &[Argument], Task<'_>) -> Answer,
     /// Help on a verb, or on all of them.
     pub help: fn(Option<&str>) -> Result<Page>,
+    /// Does a piece of the training in the background.
+    pub work: fn(&mut Session),
 }
 
 /// How a statement ended. An interrupted command may have both a result so far and an error.
@@ -122,7 +123,7 @@ impl Lab {
 
 fn serve(mut session: Session, dispatch: Dispatch, inbox: &Receiver<Request>, cancel: &Cancel, names: &Mutex<Names>) {
     let mut parameters = Map::new();
-    while let Ok(request) = inbox.recv() {
+    while let Some(request) = next(&mut session, dispatch, inbox, names) {
         match request {
             Request::Parameters(new) => {
                 for (name, value) in &new {
@@ -132,6 +133,7 @@ fn serve(mut session: Session, dispatch: Dispatch, inbox: &Receiver<Request>, ca
             }
             Request::Cell { text, sink, outcomes } => {
                 cancel.reset();
+                session.front = Arc::clone(&sink);
                 let task = Task::new(sink.as_ref(), cancel);
                 let mut work = Work {
                     session: &mut session,
@@ -148,6 +150,25 @@ fn serve(mut session: Session, dispatch: Dispatch, inbox: &Receiver<Request>, ca
             }
         }
     }
+}
+
+/// The next request; while there is none, a training in the background goes on. When nobody can ask any more it is stopped and
+/// kept.
+fn next(session: &mut Session, dispatch: Dispatch, inbox: &Receiver<Request>, names: &Mutex<Names>) -> Option<Request> {
+    while let Some(training) = &session.training {
+        match inbox.try_recv() {
+            Ok(request) => return Some(request),
+            Err(TryRecvError::Empty) => {}
+            Err(TryRecvError::Disconnected) => training.cancel.cancel(),
+        }
+        // A panic was told on standard error; the training is gone, its last saved state is on disk.
+        let _ = catch_unwind(AssertUnwindSafe(|| (dispatch.work)(session)));
+        if session.training.is_none() {
+            session.settle();
+            *names.lock().unwrap_or_else(PoisonError::into_inner) = super::names::of(session);
+        }
+    }
+    inbox.recv().ok()
 }
 
 /// A cell being run.
@@ -232,7 +253,7 @@ impl Work<'_> {
             }
             StatementKind::Shell { command } => {
                 let line = language::expand_shell(command, &session.variables)?;
-                super::state::shell(&line, self.task)
+                super::state::shell(&line, &mut session.partial, self.task)
             }
             StatementKind::Block { kind: BlockKind::Data, name, body, .. } => {
                 let name = name.as_deref().unwrap_or_default();
@@ -270,7 +291,7 @@ impl Work<'_> {
             }
         }
         let ok = error.is_none();
-        *self.names.lock().unwrap_or_else(PoisonError::into_inner) = names::of(self.session);
+        *self.names.lock().unwrap_or_else(PoisonError::into_inner) = super::names::of(self.session);
         let seconds = start.elapsed().as_secs_f64();
         self.report(Outcome { statement: statement.source(self.text).to_owned(), seconds, result, error });
         ok

@@ -1,5 +1,7 @@
 //! The base model of a session: what stands now, and how to get back to what was loaded.
 
+use std::sync::Arc;
+
 use serde_json::Value;
 
 use crate::error::{Error, Result};
@@ -16,7 +18,8 @@ pub struct Base {
     /// Its files, kept open: originals are read again from here.
     pub opened: Opened,
     pub decoder: Decoder,
-    pub tokenizer: Tokenizer,
+    /// Shared with the thread that tokenizes.
+    pub tokenizer: Arc<Tokenizer>,
     /// How the linear layers are quantized now.
     pub quant: Option<QuantSpec>,
     /// The adapters merged into it, oldest first.

@@ -21,6 +21,7 @@ pub(super) fn of(session: &Session) -> Names {
         base: base.map(super::Base::title),
         active: session.active.iter().map(|(n, _)| n.clone()).collect(),
         unsaved: unsaved.chain(unsaved_base).collect(),
+        training: session.training.as_ref().map(|t| t.name().to_owned()),
         values: Arc::new(session.variables.iter().map(|(name, value)| (name.clone(), value.clone())).collect()),
     }
 }

@@ -1,6 +1,6 @@
 //! What a session holds.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -11,14 +11,16 @@ use serde_json::{Map, Value, json};
 
 use super::base::Base;
 use super::history::History;
+use super::training::Training;
 use super::variables::Variables;
 use crate::data::{self, DataSet, Format, Rendering, Sample, Template, TokenizeOptions, Tokenized};
 use crate::device::{Purpose, memory};
 use crate::error::{Error, Result};
-use crate::event::{Event, Task};
+use crate::event::{Event, Sink, Task};
 use crate::language;
 use crate::lora::Adapter;
 use crate::model::Use;
+use crate::model::tokenizer::Message;
 use crate::ops::{Backend, Cpu};
 use crate::train::Runs;
 
@@ -35,12 +37,24 @@ pub struct Session {
     /// Defaults of flags: `config NAME VALUE`.
     pub config: Map<String, Value>,
     pub runs: Runs,
-    /// Held-out rows of the last run, by the name of their data set, with the way they were made samples of.
-    pub held_out: Option<(String, TokenizeOptions)>,
+    /// Held-out rows of the last run, by the name of their data set.
+    pub held_out: Option<String>,
+    /// How data sets were made samples of when they were trained on or evaluated in training, by name.
+    pub tokenized_as: HashMap<String, TokenizeOptions>,
     /// Rows that were trained on, by the hash of their content.
     pub seen: HashSet<u64>,
     /// What an interrupted command leaves for its result.
     pub partial: Option<Value>,
+    /// The words behind the verb of the running command, with the defaults of `config`.
+    pub words: Vec<String>,
+    /// Where the running cell's events go.
+    pub front: Arc<dyn Sink>,
+    /// The training in the background.
+    pub training: Option<Box<Training>>,
+    /// What the last training in the background came to.
+    pub trained: Option<Value>,
+    /// What was said in `chat` so far.
+    pub conversation: Vec<Message>,
     /// Memory that the tokenizer took.
     pub tokenizer_bytes: u64,
     /// What was typed.
@@ -71,6 +85,9 @@ pub enum Origin {
     Folder(std::path::PathBuf),
 }
 
+/// Data from this size on, in bytes, is tokenized beside the session's thread, which listens for an interrupt.
+const LARGE: usize = 256 << 10;
+
 /// A data set ready for training or evaluation.
 pub struct TrainingData {
     pub data: DataSet,
@@ -91,10 +108,31 @@ impl Session {
             config: Map::new(),
             runs: Runs::from_env(),
             held_out: None,
+            tokenized_as: HashMap::new(),
             seen: HashSet::new(),
             partial: None,
+            words: Vec::new(),
+            front: Arc::new(Nobody),
+            training: None,
+            trained: None,
+            conversation: Vec::new(),
             tokenizer_bytes: 0,
             history: Arc::new(History::of_user()),
+        }
+    }
+
+    /// Checks that no training in the background would be disturbed by a change of the adapter `name`, or of the base where
+    /// none is given.
+    ///
+    /// # Errors
+    /// One would be.
+    pub fn check_free(&self, name: Option<&str>) -> Result<()> {
+        match &self.training {
+            Some(training) if name.is_none() || training.adapter.as_deref() == name => {
+                Err(Error::state(format!("{} is being trained in the background", training.name()))
+                    .hint("watch follows it, stop ends it and keeps what it has learnt"))
+            }
+            _ => Ok(()),
         }
     }
 
@@ -156,12 +194,31 @@ impl Session {
             [] if self.adapters.is_empty() => {
                 Err(Error::state("there is no adapter").hint("attach-lora r16 --rank 16"))
             }
-            [] => Err(Error::state("no adapter is active").hint(format!("use {}", self.adapters[0].name))),
+            [] => {
+                let free = self.adapters.iter().find(|a| self.check_not_merged(&a.name).is_ok());
+                let hint =
+                    free.map_or_else(|| "unmerge, or attach-lora another".to_owned(), |a| format!("use {}", a.name));
+                Err(Error::state("no adapter is active").hint(hint))
+            }
             several => {
                 let names: Vec<&str> = several.iter().map(|(n, _)| n.as_str()).collect();
                 Err(Error::state(format!("{} are active; this needs exactly one", names.join(" and ")))
                     .hint(format!("use {}", names[0])))
             }
+        }
+    }
+
+    /// Checks that the adapter `name` is not part of the base already: used beside it, it would count twice.
+    ///
+    /// # Errors
+    /// It is.
+    pub fn check_not_merged(&self, name: &str) -> Result<()> {
+        match &self.base {
+            Some(base) if base.merged.iter().any(|m| m.adapter == name) => {
+                Err(Error::state(format!("{name} is merged into the base: used beside it, it would count twice"))
+                    .hint("base has it; unmerge takes it out again"))
+            }
+            _ => Ok(()),
         }
     }
 
@@ -181,6 +238,7 @@ impl Session {
     pub fn combination(&self, names: &str, scale: f32) -> Result<(Vec<&Adapter>, Vec<Use>)> {
         let (mut adapters, mut uses) = (Vec::new(), Vec::new());
         for (slot, name) in names.split('+').map(str::trim).enumerate() {
+            self.check_not_merged(name)?;
             adapters.push(&self.adapter(name)?.adapter);
             let strength = self.active.iter().find(|(n, _)| n == name).map_or(1.0, |(_, w)| *w);
             uses.push(Use { slot, weight: strength * scale });
@@ -190,6 +248,7 @@ impl Session {
 
     /// Adds or replaces a data set by its name.
     pub fn add_data(&mut self, data: DataSet) {
+        self.tokenized_as.remove(&data.name);
         match self.data.iter_mut().find(|d| d.name == data.name) {
             Some(old) => *old = data,
             None => self.data.push(data),
@@ -228,20 +287,23 @@ impl Session {
     ///
     /// # Errors
     /// As [`Session::find_data`] and [`data::tokenize`].
-    pub fn training_data(&self, name: &str, options: &TokenizeOptions) -> Result<TrainingData> {
+    pub fn training_data(&self, name: &str, options: &TokenizeOptions, task: Task<'_>) -> Result<TrainingData> {
         let data = self.find_data(name, Format::Auto)?;
-        let tokenized = self.tokenize(&data, options)?;
+        let tokenized = self.tokenize(&data, options, task)?;
         Ok(TrainingData { data, tokenized })
     }
 
     /// Tokenizes a data set for the base model.
     ///
     /// # Errors
-    /// As [`data::tokenize`].
-    pub fn tokenize(&self, data: &DataSet, options: &TokenizeOptions) -> Result<Tokenized> {
+    /// As [`data::tokenize`]; interrupted.
+    pub fn tokenize(&self, data: &DataSet, options: &TokenizeOptions, task: Task<'_>) -> Result<Tokenized> {
         let base = self.base()?;
         let options = TokenizeOptions { vocabulary: Some(base.decoder.spec.vocabulary), ..options.clone() };
-        data::tokenize(data, &base.tokenizer, &options)
+        if data.bytes() < LARGE {
+            return data::tokenize(data, &base.tokenizer, &options);
+        }
+        data::tokenize_aside(data, &base.tokenizer, &options, task)
     }
 
     /// How prompts are rendered for generation: as the adapter was trained, else as training would.
@@ -268,6 +330,13 @@ impl Session {
     }
 }
 
+/// Listens to what nobody wants to hear.
+struct Nobody;
+
+impl Sink for Nobody {
+    fn emit(&self, _: Event) {}
+}
+
 impl Default for Session {
     fn default() -> Self {
         Self::new()
@@ -292,8 +361,8 @@ fn no_model() -> Error {
     Error::state("no model is loaded").hint("load demo")
 }
 
-/// Runs a line in the user's shell; its output is shown and captured. An interrupt kills it.
-pub(super) fn shell(line: &str, task: Task<'_>) -> super::Answer {
+/// Runs a line in the user's shell; its output is shown and captured, in `partial` if it fails. An interrupt kills it.
+pub(super) fn shell(line: &str, partial: &mut Option<Value>, task: Task<'_>) -> super::Answer {
     use std::io::Read;
     use std::os::unix::process::CommandExt;
     let fail = |e: std::io::Error| Error::new(crate::error::Kind::Io, format!("cannot run the shell: {e}"));
@@ -335,17 +404,14 @@ pub(super) fn shell(line: &str, task: Task<'_>) -> super::Answer {
             task.emit(Event::Stream { text: text.clone(), error });
         }
     }
+    let answer = json!({"output": output, "errors": errors, "status": status.code()});
+    if status.code() == Some(0) && !interrupted {
+        return Ok(answer);
+    }
+    *partial = Some(answer);
     if interrupted {
         return Err(Error::interrupted());
     }
-    match status.code() {
-        Some(0) => Ok(json!({"output": output, "errors": errors, "status": 0})),
-        code => Err(Error::new(
-            crate::error::Kind::Io,
-            format!(
-                "the shell command ended with status {}",
-                code.map_or_else(|| "killed".to_owned(), |c| c.to_string())
-            ),
-        )),
-    }
+    let code = status.code().map_or_else(|| "killed".to_owned(), |c| c.to_string());
+    Err(Error::new(crate::error::Kind::Io, format!("the shell command ended with status {code}")))
 }

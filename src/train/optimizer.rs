@@ -24,6 +24,18 @@ impl Optimizer {
         Ok(Self { moments, updates: 0, weight_decay })
     }
 
+    /// An optimizer that goes on from `moments` after `updates` updates.
+    #[must_use]
+    pub fn restored(moments: Vec<(Buffer<f32>, Buffer<f32>)>, updates: u64, weight_decay: f32) -> Self {
+        Self { moments, updates, weight_decay }
+    }
+
+    /// The first and second moment of each parameter buffer.
+    #[must_use]
+    pub fn moments(&self) -> &[(Buffer<f32>, Buffer<f32>)] {
+        &self.moments
+    }
+
     /// One update of every parameter. `grad_scale` is what clipping makes of the gradients.
     ///
     /// # Errors

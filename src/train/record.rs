@@ -6,7 +6,6 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
-use super::trainer::Subject;
 use crate::error::{Error, Result};
 use crate::event::{Evaluated, Step};
 
@@ -51,12 +50,29 @@ impl Runs {
                 Err(e) => return Err(fail(e)),
             }
         };
-        let text = serde_json::to_string_pretty(config).unwrap_or_default();
-        crate::files::write(&dir.join("config.json"), |w| writeln!(w, "{text}"))?;
-        let path = dir.join("metrics.jsonl");
-        let metrics =
-            OpenOptions::new().create(true).append(true).open(&path).map_err(|e| Error::io("write", &path, e))?;
-        Ok(Recorder { id, dir, metrics, problem: None })
+        Recorder::open(id, dir.clone(), config).inspect_err(|_| {
+            // Nothing has begun.
+            let _ = fs::remove_dir_all(&dir);
+        })
+    }
+
+    /// Goes on writing a run, whose configuration is now `config`. What was written of steps after `step` is taken back: a
+    /// kill came before they were saved.
+    ///
+    /// # Errors
+    /// Its folder cannot be written.
+    pub fn reopen(&self, run: &RunRecord, config: &Value, step: usize) -> Result<Recorder> {
+        let path = run.dir.join("metrics.jsonl");
+        let text = fs::read_to_string(&path).map_err(|e| Error::io("read", &path, e))?;
+        let kept = |line: &&str| {
+            let value: Option<Value> = serde_json::from_str(line).ok();
+            value.is_some_and(|v| v["step"].as_u64().is_some_and(|s| s as usize <= step))
+        };
+        let lines: String = text.lines().filter(kept).map(|line| format!("{line}\n")).collect();
+        if lines != text {
+            crate::files::write(&path, |w| w.write_all(lines.as_bytes()))?;
+        }
+        Recorder::open(run.id.clone(), run.dir.clone(), config)
     }
 
     fn numbers(&self) -> Vec<u64> {
@@ -103,21 +119,29 @@ impl RunRecord {
         serde_json::from_str(&fs::read_to_string(self.dir.join("result.json")).ok()?).ok()
     }
 
-    /// Losses by step, and held-out losses by step. A line cut off by a kill is left out.
+    /// Losses by step, and held-out losses by step.
     #[must_use]
     pub fn curves(&self) -> (Vec<(usize, f64)>, Vec<(usize, f64)>) {
+        let metrics = self.metrics();
+        let of = |key: &str| metrics.iter().filter_map(|(step, line)| Some((*step, line[key].as_f64()?))).collect();
+        (of("loss"), of("eval_loss"))
+    }
+
+    /// What the adapter said, by step.
+    #[must_use]
+    pub fn samples(&self) -> Vec<(usize, String)> {
+        let text = |(step, line): &(usize, Value)| Some((*step, line["sample"].as_str()?.to_owned()));
+        self.metrics().iter().filter_map(text).collect()
+    }
+
+    /// Every line of the metrics with its step. A line cut off by a kill is left out.
+    fn metrics(&self) -> Vec<(usize, Value)> {
         let text = fs::read_to_string(self.dir.join("metrics.jsonl")).unwrap_or_default();
-        let (mut losses, mut evals) = (Vec::new(), Vec::new());
-        for line in text.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok()) {
-            let Some(step) = line["step"].as_u64() else { continue };
-            if let Some(loss) = line["loss"].as_f64() {
-                losses.push((step as usize, loss));
-            }
-            if let Some(loss) = line["eval_loss"].as_f64() {
-                evals.push((step as usize, loss));
-            }
-        }
-        (losses, evals)
+        let line = |line: &str| {
+            let value: Value = serde_json::from_str(line).ok()?;
+            Some((value["step"].as_u64()? as usize, value))
+        };
+        text.lines().filter_map(line).collect()
     }
 }
 
@@ -130,6 +154,15 @@ pub struct Recorder {
 }
 
 impl Recorder {
+    fn open(id: String, dir: PathBuf, config: &Value) -> Result<Self> {
+        let text = serde_json::to_string_pretty(config).unwrap_or_default();
+        crate::files::write(&dir.join("config.json"), |w| writeln!(w, "{text}"))?;
+        let path = dir.join("metrics.jsonl");
+        let metrics =
+            OpenOptions::new().create(true).append(true).open(&path).map_err(|e| Error::io("write", &path, e))?;
+        Ok(Self { id, dir, metrics, problem: None })
+    }
+
     /// The folder of the run.
     #[must_use]
     pub fn dir(&self) -> &Path {
@@ -149,6 +182,11 @@ impl Recorder {
         }));
     }
 
+    /// Notes what the adapter says after so many steps.
+    pub fn sampled(&mut self, step: usize, text: &str) {
+        self.line(&json!({"step": step, "sample": text}));
+    }
+
     /// Notes an evaluation.
     pub fn evaluated(&mut self, evaluated: &Evaluated) {
         self.line(&json!({"step": evaluated.step, "eval_loss": evaluated.loss}));
@@ -160,18 +198,10 @@ impl Recorder {
         self.note(written.map_err(|e| Error::io("write", &self.dir.join("metrics.jsonl"), e)));
     }
 
-    fn note(&mut self, result: Result<()>) {
+    pub(super) fn note(&mut self, result: Result<()>) {
         if let Err(error) = result {
             self.problem.get_or_insert(error);
         }
-    }
-
-    /// Saves the adapter as it stands in the middle of a run.
-    pub(super) fn autosave(&mut self, subject: &Subject<'_>, step: usize) {
-        let Subject::Adapter { decoder, adapter } = subject else { return };
-        let extra = [("step".to_owned(), step.to_string())];
-        let saved = adapter.save(&self.dir.join("adapter"), &decoder.linears, "", &extra, true);
-        self.note(saved);
     }
 
     /// Notes how saving the adapter as `name` went.
@@ -183,6 +213,12 @@ impl Recorder {
     pub fn file(&mut self, name: &str, content: &[u8]) {
         let written = crate::files::write(&self.dir.join(name), |w| w.write_all(content));
         self.note(written);
+    }
+
+    /// Takes the run's folder away: nothing has happened in it.
+    pub fn discard(self) {
+        // What cannot be removed lies there without metrics, and harms nobody.
+        let _ = fs::remove_dir_all(&self.dir);
     }
 
     /// The first thing that could not be written.
@@ -233,6 +269,15 @@ mod tests {
         assert_eq!(run.config["adapter"], "r16");
         assert_eq!(run.curves(), (vec![(1, 2.5)], vec![(1, 2.25)]));
         assert!(run.result().is_none());
+        // Gone on with from step 1, whatever was noted behind it.
+        let mut recorder = runs.reopen(&run, &json!({"adapter": "r16", "steps": 4}), 1).unwrap();
+        recorder.step(&step(2, 2.125));
+        recorder.sampled(2, "so be it");
+        drop(recorder);
+        let run = runs.open("0003").unwrap();
+        assert_eq!(run.config["steps"], 4);
+        assert_eq!(run.curves(), (vec![(1, 2.5), (2, 2.125)], vec![(1, 2.25)]));
+        assert_eq!(run.samples(), [(2, "so be it".to_owned())]);
         // 0002 has no configuration: it is no run.
         assert_eq!(runs.list().len(), 1);
         assert!(runs.open("7").err().unwrap().hint_text().unwrap().contains("runs"));

@@ -1,14 +1,17 @@
-//! The training loop.
+//! The training loop: a run that goes on a piece at a time.
 
 use std::time::{Duration, Instant};
 
+use super::checkpoint::{self, Position};
 use super::record::Recorder;
 use super::trainer::{StepReport, Subject, Trainer};
 use crate::data::{DataSet, Sample};
 use crate::device::{Buffer, Purpose, memory};
 use crate::error::{Error, Result};
-use crate::eval::{self, Evaluation};
-use crate::event::{Evaluated, Event, Step, Task};
+use crate::eval::{Evaluation, Evaluator};
+use crate::event::{Evaluated, Event, Progress, Step, Task, Unit};
+use crate::lora::Adapter;
+use crate::model::Use;
 use crate::ops::Backend;
 
 /// Rows that are evaluated during training.
@@ -17,127 +20,266 @@ pub struct HeldOut {
     pub samples: Vec<Sample>,
 }
 
-/// When to stop, to evaluate and to save.
+/// When to stop and to evaluate.
 #[derive(Debug, Clone, Copy)]
 pub struct Plan {
-    pub steps: usize,
+    /// Steps between evaluations, counted from where the schedule begins.
     pub eval_every: usize,
     /// Evaluations without improvement after which to stop; 0 never.
     pub early_stop: usize,
 }
 
-/// How a run ended.
+/// What a run has come to so far.
+#[derive(Default)]
 pub struct Outcome {
+    /// Of the steps made since it was begun or gone on with.
     pub losses: Vec<StepReport>,
     pub evals: Vec<(usize, Evaluation)>,
     pub tokens: usize,
     /// All of it, evaluations included.
-    pub seconds: f64,
+    pub worked: Duration,
     /// Optimizer steps alone.
-    pub training_seconds: f64,
+    pub trained: Duration,
     /// What stopped it before its last step.
     pub stopped: Option<Error>,
     /// Whether early stopping ended it.
     pub early: bool,
-    /// The adapter at its lowest held-out loss, with the step, unless that is how it stands now.
+    /// The adapter at its lowest held-out loss, with the step.
     pub best: Option<(usize, Buffer<f32>)>,
 }
 
-/// How often the adapter is saved while a run goes on.
+/// What is written down of a run beside its numbers.
+pub struct Saving {
+    /// The words that began it.
+    pub arguments: Vec<String>,
+    /// [`crate::data::Tokenized::fingerprint`] of what it is trained on.
+    pub data: String,
+    /// Where the base model comes from.
+    pub base: String,
+    /// The template of its prompts, empty for none; not known where nothing is rendered.
+    pub template: Option<String>,
+    /// Steps the adapter was trained for before this run.
+    pub steps_before: usize,
+}
+
+/// What a piece of work has brought.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Piece {
+    /// Nothing that could be told yet.
+    Part,
+    /// An optimizer step.
+    Step,
+    /// A place where the run is looked at: evaluated, if rows are held out.
+    Look,
+    /// The end.
+    End,
+}
+
+/// A run in progress. It holds neither the base nor the adapter: they are lent to it for each piece of work.
+pub struct Run {
+    pub trainer: Trainer,
+    pub plan: Plan,
+    pub held_out: Option<HeldOut>,
+    pub recorder: Recorder,
+    pub outcome: Outcome,
+    pub saving: Saving,
+    /// Losses and held-out losses of earlier parts of the run, by step.
+    pub earlier: (Vec<(usize, f64)>, Vec<(usize, f64)>),
+    /// The step it was looked at last.
+    looked: Option<usize>,
+    evaluator: Option<Evaluator>,
+    saved: Instant,
+}
+
+/// How often a run is saved while it goes on.
 const AUTOSAVE: Duration = Duration::from_secs(30);
 
-/// Trains to the end of the plan. An interrupt or an error ends it early: finished steps are kept, the reason is in
-/// [`Outcome::stopped`].
-///
-/// # Errors
-/// Only what happens before the first step: then nothing has changed.
-pub fn run(
-    trainer: &mut Trainer,
-    subject: &mut Subject<'_>,
-    plan: Plan,
-    held_out: Option<&HeldOut>,
-    backend: &dyn Backend,
-    recorder: &mut Recorder,
-    task: Task<'_>,
-) -> Result<Outcome> {
-    let start = Instant::now();
-    let mut out = Outcome {
-        losses: Vec::new(),
-        evals: Vec::new(),
-        tokens: 0,
-        seconds: 0.0,
-        training_seconds: 0.0,
-        stopped: None,
-        early: false,
-        best: None,
-    };
-    let mut lowest = f64::INFINITY;
-    let mut since_best = 0;
-    let mut saved = Instant::now();
-    loop {
-        let due = trainer.step.is_multiple_of(plan.eval_every.max(1)) || trainer.step == plan.steps;
-        if let Some(held_out) = held_out.filter(|_| due) {
-            let evaluation =
-                match eval::evaluate(subject.decoder(), subject.adapter(), &held_out.samples, backend, task) {
-                    Ok(evaluation) => evaluation,
-                    Err(error) if trainer.step > 0 => {
-                        out.stopped = Some(error);
-                        break;
-                    }
-                    Err(error) => return Err(error),
-                };
-            let best = evaluation.loss < lowest;
-            since_best = if best { 0 } else { since_best + 1 };
-            if best {
-                lowest = evaluation.loss;
-                out.best = keep_best(subject, trainer.step)?;
+impl Run {
+    /// A run that has made no step since it was begun or gone on with; `earlier` are its losses from before.
+    #[must_use]
+    pub fn new(
+        trainer: Trainer,
+        plan: Plan,
+        held_out: Option<HeldOut>,
+        recorder: Recorder,
+        saving: Saving,
+        earlier: (Vec<(usize, f64)>, Vec<(usize, f64)>),
+    ) -> Self {
+        let looked = earlier.1.last().map(|(step, _)| *step).filter(|step| *step == trainer.step);
+        Self {
+            trainer,
+            plan,
+            held_out,
+            recorder,
+            outcome: Outcome::default(),
+            saving,
+            earlier,
+            looked,
+            evaluator: None,
+            saved: Instant::now(),
+        }
+    }
+
+    /// The step after which it ends.
+    #[must_use]
+    pub fn end(&self) -> usize {
+        self.trainer.settings.schedule.end()
+    }
+
+    /// Does the next piece of work: a micro-batch, or a batch of an evaluation. An interrupt or an error ends the run:
+    /// finished steps are kept, the reason is in [`Outcome::stopped`].
+    ///
+    /// # Errors
+    /// Only what happens before the first step: then nothing has changed.
+    pub fn advance(&mut self, subject: &mut Subject<'_>, backend: &dyn Backend, task: Task<'_>) -> Result<Piece> {
+        let begun = Instant::now();
+        let piece = self.piece(subject, backend, task);
+        self.outcome.worked += begun.elapsed();
+        match piece {
+            Ok(Piece::Step) => {
+                self.tell_step(task);
+                if self.saved.elapsed() > AUTOSAVE {
+                    self.save(subject);
+                    self.saved = Instant::now();
+                }
+                Ok(Piece::Step)
             }
-            let evaluated = Evaluated { step: trainer.step, loss: evaluation.loss, best };
-            recorder.evaluated(&evaluated);
-            task.emit(Event::Evaluated(evaluated));
-            out.evals.push((trainer.step, evaluation));
+            Err(error) if !self.outcome.losses.is_empty() => {
+                self.outcome.stopped = Some(error);
+                Ok(Piece::End)
+            }
+            other => other,
         }
-        if trainer.step >= plan.steps {
-            break;
+    }
+
+    fn piece(&mut self, subject: &mut Subject<'_>, backend: &dyn Backend, task: Task<'_>) -> Result<Piece> {
+        let (step, begin) = (self.trainer.step, self.trainer.settings.schedule.begin);
+        let due = (step - begin).is_multiple_of(self.plan.eval_every.max(1)) || step == self.end();
+        if due && self.looked != Some(step) {
+            return self.look(subject, backend, task);
         }
-        if plan.early_stop > 0 && since_best >= plan.early_stop {
-            out.early = true;
-            break;
+        if step >= self.end() {
+            return Ok(Piece::End);
+        }
+        if self.plan.early_stop > 0 && self.without_gain() >= self.plan.early_stop {
+            self.outcome.early = true;
+            return Ok(Piece::End);
         }
         let begun = Instant::now();
-        let report = match trainer.step(subject, backend, task.cancel) {
-            Ok(report) => report,
-            Err(error) if trainer.step > 0 => {
-                out.stopped = Some(error);
-                break;
-            }
-            Err(error) => return Err(error),
+        let report = self.trainer.advance(subject, backend, task.cancel)?;
+        self.outcome.trained += begun.elapsed();
+        let Some(report) = report else { return Ok(Piece::Part) };
+        self.outcome.tokens += report.tokens;
+        self.outcome.losses.push(report);
+        Ok(Piece::Step)
+    }
+
+    /// The next batch of an evaluation on the held-out rows.
+    fn look(&mut self, subject: &Subject<'_>, backend: &dyn Backend, task: Task<'_>) -> Result<Piece> {
+        let step = self.trainer.step;
+        let Some(held_out) = &self.held_out else {
+            self.looked = Some(step);
+            return Ok(Piece::Look);
         };
-        out.training_seconds += begun.elapsed().as_secs_f64();
-        out.tokens += report.tokens;
-        out.losses.push(report);
+        let adapters: Vec<&Adapter> = subject.adapter().into_iter().collect();
+        let uses: Vec<Use> = adapters.iter().map(|_| Use { slot: 0, weight: 1.0 }).collect();
+        let progress = |evaluator: &Evaluator| {
+            task.emit(Event::Progress(Progress {
+                label: "evaluating".to_owned(),
+                detail: String::new(),
+                done: evaluator.done() as u64,
+                total: evaluator.total() as u64,
+                unit: Unit::Items,
+            }));
+        };
+        let Some(mut evaluator) = self.evaluator.take() else {
+            let evaluator = Evaluator::new(subject.decoder(), &held_out.samples)?;
+            progress(&evaluator);
+            self.evaluator = Some(evaluator);
+            return Ok(Piece::Part);
+        };
+        evaluator.advance(subject.decoder(), (&adapters, &uses), &held_out.samples, backend, task.cancel)?;
+        progress(&evaluator);
+        if !evaluator.is_done() {
+            self.evaluator = Some(evaluator);
+            return Ok(Piece::Part);
+        }
+        self.looked = Some(step);
+        let evaluation = evaluator.finish();
+        let best = self.lowest().is_none_or(|(_, lowest)| evaluation.loss < lowest);
+        if best {
+            self.outcome.best = keep_best(subject, step)?;
+        }
+        let evaluated = Evaluated { step, loss: evaluation.loss, best };
+        self.recorder.evaluated(&evaluated);
+        task.emit(Event::Evaluated(evaluated));
+        self.outcome.evals.push((step, evaluation));
+        Ok(Piece::Look)
+    }
+
+    fn tell_step(&mut self, task: Task<'_>) {
+        let Some(report) = self.outcome.losses.last() else { return };
         let step = Step {
-            step: trainer.step,
+            step: self.trainer.step,
             loss: report.loss,
             grad_norm: report.grad_norm,
             learning_rate: report.learning_rate,
             tokens: report.tokens,
-            elapsed: start.elapsed(),
+            elapsed: self.outcome.worked,
             resident_bytes: memory::resident(),
         };
-        recorder.step(&step);
+        self.recorder.step(&step);
         task.emit(Event::Step(step));
-        if saved.elapsed() > AUTOSAVE {
-            recorder.autosave(subject, trainer.step);
-            saved = Instant::now();
+    }
+
+    /// Every held-out loss of the run, earlier parts included.
+    pub fn evaluations(&self) -> impl Iterator<Item = (usize, f64)> {
+        self.earlier.1.iter().copied().chain(self.outcome.evals.iter().map(|(step, e)| (*step, e.loss)))
+    }
+
+    /// The lowest held-out loss with its step.
+    #[must_use]
+    pub fn lowest(&self) -> Option<(usize, f64)> {
+        self.evaluations().min_by(|a, b| a.1.total_cmp(&b.1))
+    }
+
+    /// Evaluations since the lowest held-out loss.
+    fn without_gain(&self) -> usize {
+        let lowest = self.lowest().map_or(0, |(step, _)| step);
+        self.evaluations().filter(|(step, _)| *step > lowest).count()
+    }
+
+    /// Writes down where the run stands: the adapter, at its best too, and what is needed to go on. Of full fine-tuning
+    /// nothing is written: its weights and moments are too large for that.
+    pub fn save(&mut self, subject: &Subject<'_>) {
+        let Subject::Adapter { decoder, adapter } = subject else { return };
+        let (step, schedule) = (self.trainer.step, self.trainer.settings.schedule);
+        let position = Position {
+            step,
+            begin: schedule.begin,
+            steps: schedule.steps,
+            arguments: self.saving.arguments.clone(),
+            data: self.saving.data.clone(),
+        };
+        let dir = self.recorder.dir().to_owned();
+        self.recorder.note(checkpoint::write(&dir, &position, adapter.params.host(), self.trainer.optimizer()));
+        let save = |adapter: &Adapter, name: &str, step: usize| {
+            let mut metadata = vec![("steps".to_owned(), (self.saving.steps_before + step).to_string())];
+            metadata.extend(self.saving.template.iter().map(|t| ("template".to_owned(), t.clone())));
+            adapter.save(&dir.join(name), &decoder.linears, &self.saving.base, &metadata, true)
+        };
+        let mut saved = vec![save(adapter, "adapter", step)];
+        // The best state is worth keeping beside the last only where the last is not the best.
+        match &self.outcome.best {
+            Some((at, params)) if *at != step => {
+                saved.push(adapter.with_params(params).and_then(|best| save(&best, "best", *at)));
+            }
+            // An earlier best is none any more; that it cannot be removed harms nobody.
+            Some(_) => drop(std::fs::remove_dir_all(dir.join("best"))),
+            None => {}
         }
+        saved.into_iter().for_each(|saved| self.recorder.note(saved));
     }
-    out.seconds = start.elapsed().as_secs_f64();
-    // The best state is worth keeping beside the last only where the last is not the best.
-    if out.best.as_ref().is_some_and(|(step, _)| *step == trainer.step) {
-        out.best = None;
-    }
-    Ok(out)
 }
 
 fn keep_best(subject: &Subject<'_>, step: usize) -> Result<Option<(usize, Buffer<f32>)>> {

@@ -82,6 +82,15 @@ pub struct Trainer {
     arena: Arena,
     /// Optimizer steps made.
     pub step: usize,
+    unfinished: Unfinished,
+}
+
+/// What the micro-batches of an unfinished step have come to.
+#[derive(Default)]
+struct Unfinished {
+    micro_batches: usize,
+    nll: f64,
+    tokens: usize,
 }
 
 enum Grads {
@@ -117,7 +126,17 @@ impl Trainer {
                 (Grads::Full(Box::new(gradients)), Optimizer::new(&lengths, decay)?)
             }
         };
-        Ok(Self { settings, samples, packs, batches, optimizer, gradients, arena, step: 0 })
+        Ok(Self {
+            settings,
+            samples,
+            packs,
+            batches,
+            optimizer,
+            gradients,
+            arena,
+            step: 0,
+            unfinished: Unfinished::default(),
+        })
     }
 
     /// Bytes of activations that the run holds.
@@ -126,26 +145,62 @@ impl Trainer {
         self.arena.held_bytes()
     }
 
-    /// Makes one optimizer step. An error leaves parameters, moments and the place in the data as they were.
+    /// Runs the next micro-batch forward and back; with the last of a step makes the update and returns what the step did.
+    ///
+    /// An error leaves parameters, moments and the place in the data as they were before the step; its micro-batches are
+    /// run again.
     ///
     /// # Errors
     /// [`Kind::Interrupted`] between layers; [`Kind::Diverged`] for a loss or gradient that is not finite, or, in the first
     /// step, a `lora_B` without any gradient.
-    pub fn step(&mut self, subject: &mut Subject<'_>, backend: &dyn Backend, cancel: &Cancel) -> Result<StepReport> {
+    pub fn advance(
+        &mut self,
+        subject: &mut Subject<'_>,
+        backend: &dyn Backend,
+        cancel: &Cancel,
+    ) -> Result<Option<StepReport>> {
+        let unfinished = std::mem::take(&mut self.unfinished);
+        let (unfinished, report) = self.micro_step(unfinished, subject, backend, cancel)?;
+        self.unfinished = unfinished;
+        Ok(report)
+    }
+
+    fn micro_step(
+        &mut self,
+        mut unfinished: Unfinished,
+        subject: &mut Subject<'_>,
+        backend: &dyn Backend,
+        cancel: &Cancel,
+    ) -> Result<(Unfinished, Option<StepReport>)> {
         let micro: Vec<Vec<usize>> = (self.batches.step(self.step).iter())
             .map(|batch| batch.iter().flat_map(|&pack| &self.packs[pack].samples).copied().collect())
             .collect();
         let scored: usize = micro.iter().flatten().map(|&i| self.samples[i].scored()).sum();
-        let scale = 1.0 / scored.max(1) as f32;
-        self.zero_gradients(backend)?;
-        let (mut nll, mut tokens) = (0.0f64, 0);
-        for (i, rows) in micro.iter().enumerate() {
-            let key = Rng::fork(self.settings.seed, &[self.step as u64, i as u64]).next_u64();
-            let (sum, count) = self.micro_batch(subject, backend, cancel, rows, key, scale)?;
-            nll += sum;
-            tokens += count;
+        let i = unfinished.micro_batches;
+        if i == 0 {
+            self.zero_gradients(backend)?;
         }
-        let loss = nll / scored.max(1) as f64;
+        if let Some(rows) = micro.get(i) {
+            let key = Rng::fork(self.settings.seed, &[self.step as u64, i as u64]).next_u64();
+            let (nll, tokens) = self.micro_batch(subject, backend, cancel, rows, key, 1.0 / scored.max(1) as f32)?;
+            unfinished =
+                Unfinished { micro_batches: i + 1, nll: unfinished.nll + nll, tokens: unfinished.tokens + tokens };
+        }
+        if unfinished.micro_batches < micro.len() {
+            return Ok((unfinished, None));
+        }
+        let report = self.update(subject, backend, unfinished.nll / scored.max(1) as f64, unfinished.tokens)?;
+        Ok((Unfinished::default(), Some(report)))
+    }
+
+    /// Ends a step: clips the gradients and lets the optimizer have them.
+    fn update(
+        &mut self,
+        subject: &mut Subject<'_>,
+        backend: &dyn Backend,
+        loss: f64,
+        tokens: usize,
+    ) -> Result<StepReport> {
         let grad_norm = self.gradient_norm(backend)?;
         let learning_rate = self.settings.learning_rate * self.settings.schedule.factor(self.step);
         let report = StepReport { loss, grad_norm, learning_rate, tokens };
@@ -157,9 +212,29 @@ impl Trainer {
         }
         let limit = self.settings.max_grad_norm;
         let clip = if limit > 0.0 { (limit / (grad_norm + 1e-6)).min(1.0) } else { 1.0 };
-        self.update(subject, backend, learning_rate as f32, clip as f32)?;
+        let gradients = match &mut self.gradients {
+            Grads::Adapter(buffer) => vec![buffer],
+            Grads::Full(base) => base.all_mut(),
+        };
+        let mut parameters = match subject {
+            Subject::Adapter { adapter, .. } => vec![Parameter { values: &mut adapter.params, decay: true }],
+            Subject::Full { decoder } => parameters(decoder)?,
+        };
+        self.optimizer.step(backend, &mut parameters, &gradients, learning_rate as f32, clip as f32)?;
         self.step += 1;
         Ok(report)
+    }
+
+    /// What the optimizer keeps, to be written down: its moments and how many updates it has made.
+    #[must_use]
+    pub fn optimizer(&self) -> &Optimizer {
+        &self.optimizer
+    }
+
+    /// Goes on from `step` with the moments of an earlier run.
+    pub fn resume(&mut self, step: usize, optimizer: Optimizer) {
+        self.step = step;
+        self.optimizer = optimizer;
     }
 
     /// Forward and back for the samples `rows`; returns their summed loss and their tokens.
@@ -208,18 +283,6 @@ impl Trainer {
     fn gradient_norm(&mut self, backend: &dyn Backend) -> Result<f64> {
         let squares = self.gradients().into_iter().map(|g| backend.sum_of_squares(g));
         Ok(squares.sum::<Result<f64>>()?.sqrt())
-    }
-
-    fn update(&mut self, subject: &mut Subject<'_>, backend: &dyn Backend, rate: f32, clip: f32) -> Result<()> {
-        let gradients = match &mut self.gradients {
-            Grads::Adapter(buffer) => vec![buffer],
-            Grads::Full(base) => base.all_mut(),
-        };
-        let mut parameters = match subject {
-            Subject::Adapter { adapter, .. } => vec![Parameter { values: &mut adapter.params, decay: true }],
-            Subject::Full { decoder } => parameters(decoder)?,
-        };
-        self.optimizer.step(backend, &mut parameters, &gradients, rate, clip)
     }
 
     /// In the first step `lora_B` is zero and must have a gradient, or the adapter sits where nothing flows.

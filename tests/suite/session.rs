@@ -5,6 +5,7 @@ mod golden;
 mod interrupt;
 mod language;
 mod meaning;
+mod resume;
 
 use serde_json::{Value, json};
 

@@ -43,7 +43,14 @@ fn generated(adapter: &str, text: &str, begins: bool, ends: bool) -> Event {
 }
 
 fn run(terminal: &Terminal) {
-    let info = RunInfo { run: "1".into(), title: "r8".into(), subtitle: String::new(), first_step: 1, steps: 2 };
+    let info = RunInfo {
+        run: "1".into(),
+        title: "r8".into(),
+        subtitle: String::new(),
+        first_step: 1,
+        steps: 2,
+        ..RunInfo::default()
+    };
     terminal.emit(Event::RunStarted(info));
     for step in 1..=2 {
         terminal.emit(Event::Step(Step {

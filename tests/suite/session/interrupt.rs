@@ -89,7 +89,8 @@ fn training_keeps_every_finished_step() {
 fn training_before_its_first_step_changes_nothing() {
     let (s, base, adapter) = trained("interrupt-first");
     let at_start = |e: &Event| matches!(e, Event::RunStarted(_));
-    assert!(interrupted(s.run_until("train rows --steps 3", at_start)).is_none());
+    let so_far = interrupted(s.run_until("train rows --steps 3", at_start)).expect("the result so far");
+    assert_eq!((&so_far["steps"], &so_far["losses"], &so_far["run"]), (&json!(0), &json!([]), &json!(null)));
     unchanged(&s, base, adapter);
     interrupted(s.run_until("train rows --steps 3 --fresh", at_start));
     unchanged(&s, base, adapter);
@@ -110,6 +111,20 @@ fn a_long_training_hears_another_thread() {
     waiting.join().unwrap();
     assert!(so_far.is_none_or(|r| number(&r["steps"]) > 0.0));
     assert_eq!(s.ok("echo on")["text"], "on");
+}
+
+#[test]
+fn tokenizing_much() {
+    let (s, base, adapter) = trained("interrupt-tokenize");
+    // Long enough that it cannot have ended when the first report comes.
+    let rows: String =
+        (0..200_000).map(|i| format!("{{\"prompt\": \"Number {i}?\", \"response\": \"{i}.\"}}\n")).collect();
+    let many = s.file("many.jsonl", &rows);
+    let text = s.file("long.txt", &"All work and no play makes Jack a dull boy.\n".repeat(200_000));
+    for cell in [format!("data {many}"), format!("train {many} --steps 1"), format!("eval {text}")] {
+        interrupted(s.run_until(&cell, |e| begins(e, "tokenizing")));
+    }
+    unchanged(&s, base, adapter);
 }
 
 #[test]

@@ -136,7 +136,7 @@ fn unmerging_brings_the_weight_of_an_adapter_back() {
 
 #[test]
 fn held_out_rows_have_a_name_and_trained_rows_warn() {
-    let s = Session::with("held-out", "llama");
+    let s = Session::with("held-out-rows", "llama");
     let rows = s.file("rows.jsonl", &support::questions());
     s.ok("attach-lora a --rank 2");
     s.ok(&format!("train {rows} --valid 0.25 --steps 2"));
@@ -256,4 +256,57 @@ fn every_statement_gives_an_object() {
         assert!(outcome.error.is_none() && outcome.result.as_ref().is_some_and(Value::is_object), "{line}");
         assert_eq!(outcome.statement, line);
     }
+}
+
+#[test]
+fn what_is_merged_does_not_count_twice() {
+    let s = Session::with("merged-twice", "llama");
+    let rows = s.file("rows.jsonl", &support::questions());
+    s.ok(&format!("quantize\nattach-lora a --rank 4\ntrain {rows} --steps 3 --learning-rate 1e-2"));
+    let merged = s.ok("merge --into dequantized");
+    let again = s.ok("merge");
+    assert_eq!((&again["adapter"], &again["into"]), (&merged["adapter"], &json!("dequantized")));
+    for cell in ["use a", &format!("eval {rows} --adapters a"), "generate Hm --adapters base,a"] {
+        support::says(&s.fails(cell), Kind::State, &["a is merged", "count twice"], "unmerge");
+    }
+    let to = s.path("merged");
+    support::says(&s.fails(&format!("merge a --into nf4 --save {to}")), Kind::State, &["dequantized"], "unmerge");
+    let saved = s.ok(&format!("merge --save {to}"));
+    assert_eq!((&saved["adapter"], &saved["into"]), (&json!("a"), &json!("dequantized")));
+    support::says(&s.fails(&format!("train {rows}")), Kind::State, &["no adapter is active"], "unmerge");
+    s.ok("unmerge\nuse a");
+}
+
+#[test]
+fn held_out_rows_are_those_of_the_last_run_and_measured_as_it_did() {
+    let s = Session::with("held-out-rows", "llama");
+    let rows = s.file("all.jsonl", &support::questions());
+    s.ok(&format!("data {rows} --name rows\nattach-lora a --rank 4"));
+    let trained = s.ok("train rows --steps 4 --learning-rate 1e-2 --valid 0.25 --template alpaca --train-on-prompt");
+    let last = trained["eval_losses"].as_array().unwrap().last().unwrap()["loss"].clone();
+    assert_eq!(s.ok("eval rows.valid --adapters a")["rows"][0]["loss"], last);
+    assert_ne!(s.ok("eval rows.valid --adapters a --template none")["rows"][0]["loss"], last);
+    assert_eq!(s.ok("merge")["loss_before"], last);
+    s.ok("unmerge\nuse a");
+    s.ok(&format!("train {rows} --steps 1"));
+    assert_eq!(s.ok("merge")["loss_before"], json!(null));
+}
+
+#[test]
+fn full_fine_tuning_is_saved_with_every_bit() {
+    let s = Session::new("full-saved");
+    let model = support::golden("llama").join("model").display().to_string();
+    let rows = s.file("rows.jsonl", &support::questions());
+    s.ok(&format!("load {model} --dtype bf16\ntrain {rows} --steps 2 --full"));
+    let (to, loss) = (s.path("full"), s.loss(&rows, "base"));
+    s.ok(&format!("merge --save {to}\nload {to}"));
+    assert_eq!(s.loss(&rows, "base"), loss);
+}
+
+#[test]
+fn a_shell_line_that_fails_keeps_what_it_said() {
+    let s = Session::new("shell-fails");
+    let outcome = s.run("!echo out; echo err >&2; exit 3").outcomes.remove(0);
+    assert_eq!(outcome.error.unwrap().kind(), Kind::Io);
+    assert_eq!(outcome.result.unwrap(), json!({"output": "out\n", "errors": "err\n", "status": 3}));
 }

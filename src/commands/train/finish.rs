@@ -1,0 +1,207 @@
+//! The end of a training: what is kept, told and answered.
+
+use serde_json::{Value, json};
+
+use super::super::arguments::json_number;
+use super::super::eval::measure;
+use crate::data::Sample;
+use crate::device::memory;
+use crate::error::{Error, Result};
+use crate::eval::Evaluation;
+use crate::event::{Cell, Event, RunEnded, Table, Task, loss_chart, units};
+use crate::render;
+use crate::session::{Session, Training};
+use crate::train::{Recorder, Run, StepReport};
+
+/// Ends a training: keeps it, tells what came of it, and returns its result with what stopped it.
+///
+/// # Errors
+/// The adapter or the base is gone.
+pub(crate) fn end(session: &mut Session, mut training: Training, task: Task<'_>) -> Result<(Value, Option<Error>)> {
+    let peak = memory::peak_resident();
+    session.note_seen(&training.data);
+    session.tokenized_as.insert(training.data.name.clone(), training.options.clone());
+    session.held_out = training.run.held_out.as_ref().map(|valid| valid.data.name.clone());
+    if let Some(valid) = &training.run.held_out {
+        session.add_data(valid.data.clone());
+        session.tokenized_as.insert(valid.data.name.clone(), training.options.clone());
+    }
+    if !training.run.outcome.losses.is_empty() {
+        match &training.adapter {
+            Some(name) => {
+                let index = session.adapter_index(name)?;
+                let live = &mut session.adapters[index];
+                live.steps = training.run.saving.steps_before + training.run.trainer.step;
+                live.run = Some(training.run.recorder.id.clone());
+                live.saved = false;
+                if training.template.is_some() {
+                    live.template.clone_from(&training.template);
+                }
+            }
+            None => {
+                let base = session.base_mut()?;
+                (base.trained, base.unsaved) = (true, true);
+            }
+        }
+    }
+    training.save(session)?;
+    let stopped = training.run.outcome.stopped.take();
+    let ended = ended(&training, stopped.as_ref());
+    let answer = answer(&training, peak, &ended);
+    let problem = keep(&mut training.run.recorder, &ended, &answer, task);
+    let mut answer = answer;
+    answer["problem"] = json!(problem);
+    task.emit(Event::RunEnded(ended));
+    session.partial = Some(answer.clone());
+    let name = training.name().to_owned();
+    let held_out = training.run.held_out.take();
+    let last = training.run.outcome.evals.pop().map(|(_, evaluation)| evaluation);
+    let is_adapter = training.adapter.is_some();
+    drop(training);
+    memory::trim();
+    if stopped.is_some() {
+        let next =
+            if is_adapter { vec!["train --resume".to_owned(), "generate \"…\"".to_owned()] } else { Vec::new() };
+        task.emit(Event::Next(next));
+        return Ok((answer, stopped));
+    }
+    if let (Some(valid), Some(last), true) = (&held_out, &last, is_adapter) {
+        match against_original(session, &valid.data.name, &valid.samples, last, &name, task) {
+            Err(error) if !error.is_interrupted() => return Err(error),
+            _ => {}
+        }
+    }
+    let mut next = vec!["generate \"…\"".to_owned()];
+    if let Some(valid) = &held_out {
+        next.push(format!("eval {}", valid.data.name));
+    }
+    if is_adapter {
+        next.push(format!("save-adapter {name} DIR"));
+        next.push("merge".to_owned());
+    }
+    task.emit(Event::Next(next));
+    Ok((answer, None))
+}
+
+/// Writes charts and result of the run; what could not be written is told and returned, not fatal.
+fn keep(recorder: &mut Recorder, ended: &RunEnded, answer: &Value, task: Task<'_>) -> Option<String> {
+    let mut result = answer.clone();
+    result["sentence"] = json!(ended.sentence);
+    recorder.file("result.json", format!("{result:#}\n").as_bytes());
+    recorder.file("loss.svg", render::svg(&ended.chart, render::Theme::Light).as_bytes());
+    match render::png(&ended.chart, render::Theme::Light) {
+        Ok(png) => recorder.file("loss.png", &png),
+        Err(error) => task.emit(Event::Warning(error.message().to_owned())),
+    }
+    let problem = recorder.problem()?.to_string();
+    task.emit(Event::Warning(format!("the run could not be kept whole: {problem}")));
+    Some(problem)
+}
+
+/// On a quantized base: original, base and adapter side by side, so that what merely repairs quantization does not look like
+/// learning.
+fn against_original(
+    session: &mut Session,
+    data: &str,
+    samples: &[Sample],
+    last: &Evaluation,
+    name: &str,
+    task: Task<'_>,
+) -> Result<()> {
+    if !session.base()?.is_quantized() {
+        return Ok(());
+    }
+    let mut rows = Vec::new();
+    for subject in ["original", "base"] {
+        rows.push((subject, measure(session, subject, samples, 1.0, task)?));
+    }
+    rows.push((name, last.clone()));
+    let cells = rows.iter().map(|(subject, e)| {
+        let stderr = if e.stderr.is_finite() { Cell::Number(e.stderr, 4) } else { Cell::Empty };
+        vec![Cell::from(*subject), Cell::Number(e.loss, 4), stderr, Cell::Number(e.perplexity(), 2)]
+    });
+    let note = "original is the model as it was loaded: what the adapter gains beyond it was learnt, the rest repairs quantization";
+    task.emit(Event::Table(Table {
+        title: format!("loss on {data}"),
+        columns: vec!["adapter", "loss", "±", "perplexity"],
+        rows: cells.collect(),
+        best: None,
+        note: note.to_owned(),
+    }));
+    Ok(())
+}
+
+/// The sentence that says the result, and the chart.
+fn ended(training: &Training, stopped: Option<&Error>) -> RunEnded {
+    let run = &training.run;
+    let (outcome, step) = (&run.outcome, run.trainer.step);
+    let made = units::plural(outcome.losses.len(), "step");
+    let mut sentence = format!("{}: {made} in {}", training.name(), units::seconds(outcome.worked.as_secs_f64()));
+    if step > outcome.losses.len() {
+        sentence += &format!(", {} in all", units::count(step as u64));
+    }
+    match stopped {
+        Some(error) if error.is_interrupted() => {
+            sentence += &format!(", interrupted before step {}; every finished step is kept", step + 1)
+        }
+        Some(error) => sentence += &format!(", stopped: {}", error.message()),
+        None if outcome.early => sentence += ", stopped early: the held-out loss fell no more",
+        None => {}
+    }
+    sentence += ".";
+    let first = run.evaluations().next();
+    match (first, outcome.evals.last()) {
+        (Some((at, first)), Some((step, last))) if at != *step => {
+            let spread = if last.stderr.is_finite() { format!(" ± {:.2}", last.stderr) } else { String::new() };
+            sentence += &format!(" Held-out loss {first:.2} → {:.2}{spread}", last.loss);
+            match run.lowest() {
+                Some((lowest, _)) if lowest != *step => sentence += &format!(", lowest at step {lowest}."),
+                _ => sentence += ".",
+            }
+        }
+        _ => {
+            if let (Some(first), Some(last)) = (outcome.losses.first(), outcome.losses.last()) {
+                sentence += &format!(
+                    " Loss {:.2} → {:.2}; nothing was held out, so this is what it was trained on (--valid 0.1).",
+                    first.loss, last.loss
+                );
+            }
+        }
+    }
+    let kept = format!("{} · configuration, metrics, chart, adapter", run.recorder.dir().display());
+    let first = step + 1 - outcome.losses.len();
+    let mut losses = run.earlier.0.clone();
+    losses.extend(outcome.losses.iter().enumerate().map(|(i, l)| (first + i, l.loss)));
+    RunEnded {
+        sentence,
+        kept,
+        interrupted: stopped.is_some(),
+        chart: loss_chart("", &losses, &run.evaluations().collect::<Vec<_>>(), run.end()),
+    }
+}
+
+fn answer(training: &Training, peak: u64, ended: &RunEnded) -> Value {
+    let Run { outcome, recorder, trainer, .. } = &training.run;
+    let each = |of: fn(&StepReport) -> f64| outcome.losses.iter().map(|l| json_number(of(l))).collect::<Vec<_>>();
+    let mut answer = json!({
+        "run": recorder.id,
+        "path": recorder.dir().display().to_string(),
+        "steps": outcome.losses.len(),
+        "first_step": trainer.step - outcome.losses.len() + 1,
+        "tokens": outcome.tokens,
+        "loss": outcome.losses.last().map_or(Value::Null, |l| json_number(l.loss)),
+        "losses": each(|l| l.loss),
+        "grad_norms": each(|l| l.grad_norm),
+        "learning_rates": each(|l| l.learning_rate),
+        "eval_losses": outcome.evals.iter().map(|(step, e)| json!({"step": step, "loss": json_number(e.loss)})).collect::<Vec<_>>(),
+        "tokens_per_second": json_number(outcome.tokens as f64 / outcome.trained.as_secs_f64()),
+        "peak_memory_bytes": peak,
+        "seconds": outcome.worked.as_secs_f64(),
+        "interrupted": ended.interrupted,
+    });
+    if training.sample.is_some() {
+        let sample = |(step, text): &(usize, String)| json!({"step": step, "text": text});
+        answer["samples"] = training.samples.iter().map(sample).collect();
+    }
+    answer
+}
