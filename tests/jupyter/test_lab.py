@@ -119,9 +119,10 @@ class Lab:
         self.page.wait_for_selector(".jp-Notebook .jp-CodeCell")
         self.page.wait_for_selector("#jupyterlab-splash", state="detached")
         expect(self.page.locator(".jp-Toolbar-kernelName")).to_have_text("loralab")
-        self.command("application:toggle-left-area") if self.page.locator("#jp-left-stack:visible").count() else None
-        # The kernel is there when it is idle (or busy with what was begun before).
-        self.page.wait_for_selector(".jp-Notebook-ExecutionIndicator[data-status=idle], [data-status=busy]")
+        if self.page.locator("#jp-left-stack:visible").count():
+            self.command("application:toggle-left-area")
+        # The kernel is there when it is idle, or busy with what was begun before.
+        self.page.wait_for_selector(".jp-Notebook-ExecutionIndicator:is([data-status=idle], [data-status=busy])")
 
     def command(self, name, **arguments):
         self.page.evaluate("([name, args]) => window.jupyterapp.commands.execute(name, args)", [name, arguments])
@@ -195,13 +196,15 @@ def test_a_training_is_watched_interrupted_and_resumed(browser, server, folder, 
     first = lab.text_once(4, lambda text: "step" in text)
     second = lab.text_once(4, lambda text: text not in ("", first))
     assert lab.cell(4).locator(".jp-InputPrompt").inner_text() == "[*]:", "it ended before anybody could look twice"
-    lab.shoot(shots / "training.png")
     lab.page.locator("[data-command='notebook:interrupt-kernel']").click()
     interrupted = lab.ended(4)
     assert "interrupted" in interrupted and "train --resume" in interrupted, interrupted
     assert first != second
 
-    resumed = lab.run(5)
+    lab.begin(5)
+    lab.text_once(5, lambda text: re.search(r"\n[1-9]\d*\t[\d.]+\t[\d.]+\t", text))
+    lab.shoot(shots / "training.png")
+    resumed = lab.ended(5)
     assert not lab.failed(5), resumed
     assert lab.output(5).locator("img, svg").count(), "the chart is there at the end"
     for number in (6, 7):
