@@ -54,6 +54,11 @@ fn work(arguments: &Arguments) -> Result<u8> {
         Some(Command::Install(arguments)) => install::install(arguments),
         Some(Command::Uninstall(arguments)) => install::uninstall(arguments),
         Some(Command::Kernel { connection_file }) => kernel(connection_file, arguments),
+        Some(Command::Doctor) => {
+            let runner = start(arguments)?;
+            runner.signals().begin();
+            Ok(exit_code(runner.unechoed("doctor")))
+        }
         Some(Command::Run { file, output, force }) => script::run(&start(arguments)?, file, output.as_deref(), *force),
         None if !arguments.statements.is_empty() => statements(&start(arguments)?, &arguments.statements),
         None if piped => script::run(&start(arguments)?, Path::new("-"), None, false),
@@ -93,16 +98,21 @@ fn exit_code(end: Result<()>) -> u8 {
 
 fn interactive(runner: &Runner) -> Result<u8> {
     let signals = runner.signals();
+    signals.begin_prompting();
+    let terminal = runner.terminal();
     let front = repl::Front {
         verbs: commands::all(),
         names: Box::new(|| runner.lab().names()),
         execute: Box::new(|cell| {
             signals.begin();
-            runner.typed(cell);
+            // The error has been shown; the prompt comes back all the same.
+            let _ = runner.unechoed(cell);
             signals.end();
         }),
+        confirm: Box::new(|question| terminal.confirm(question)),
         is_over: Box::new(|| signals.is_terminated()),
         color: color(),
+        unicode: !is_dumb(),
     };
     repl::run(front)?;
     Ok(if signals.is_terminated() { Kind::Interrupted.exit_code() } else { 0 })
@@ -111,7 +121,12 @@ fn interactive(runner: &Runner) -> Result<u8> {
 /// Whether standard output takes colours.
 fn color() -> bool {
     let set = |name| std::env::var_os(name).filter(|value| !value.is_empty());
-    io::stdout().is_terminal() && set("NO_COLOR").is_none() && set("TERM").is_none_or(|term| term != "dumb")
+    io::stdout().is_terminal() && set("NO_COLOR").is_none() && !is_dumb()
+}
+
+/// Whether the terminal shows nothing but lines of ASCII.
+fn is_dumb() -> bool {
+    std::env::var_os("TERM").is_some_and(|term| term == "dumb")
 }
 
 /// `help`, `help run`, `help VERB`.

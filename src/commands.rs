@@ -8,6 +8,7 @@ mod attach_lora;
 mod clear;
 mod config;
 mod data;
+mod doctor;
 mod drop;
 mod echo;
 mod eval;
@@ -25,6 +26,7 @@ mod runs;
 mod save_adapter;
 mod status;
 mod stop;
+mod time;
 mod train;
 mod unload;
 mod unmerge;
@@ -98,6 +100,8 @@ const VERBS: &[Entry] = &[
     entry::<config::Config>(),
     entry::<status::Status>(),
     entry::<history::History>(),
+    entry::<doctor::Doctor>(),
+    entry::<time::Time>(),
     entry::<echo::Echo>(),
     entry::<clear::Clear>(),
     entry::<help::Help>(),
@@ -124,11 +128,14 @@ fn run(session: &mut Session, arguments: &[Argument], task: Task<'_>) -> Answer 
     let Some(entry) = VERBS.iter().find(|v| (v.command)().get_name() == verb.text) else {
         return Err(unknown(verb));
     };
+    if verb.text == "time" && rest.first().is_some_and(|word| !word.text.starts_with('-')) {
+        return time::run(session, rest, task);
+    }
     let mut command = (entry.command)();
     let words = with_defaults(&command, rest, &session.config);
     session.words.clone_from(&words);
     match command.try_get_matches_from_mut(words) {
-        Ok(matches) => (entry.run)(&matches, session, task),
+        Ok(matches) => (entry.run)(&matches, session, task).map_err(|e| arguments::at_word(e, rest)),
         Err(error) => arguments::explain(&command, &error, verb, rest, task),
     }
 }

@@ -133,7 +133,10 @@ impl Error {
     /// Reading or writing `path` failed.
     pub fn io(action: &str, path: &std::path::Path, error: std::io::Error) -> Self {
         let kind = if error.kind() == std::io::ErrorKind::NotFound { Kind::NotFound } else { Kind::Io };
-        Self::new(kind, format!("cannot {action} {}: {error}", path.display())).with_source(error)
+        // What the system says, without its number.
+        let said = error.to_string();
+        let said = said.split(" (os error").next().unwrap_or_default();
+        Self::new(kind, format!("cannot {action} {}: {said}", path.display())).with_source(error)
     }
 
     /// The same error with advice: what to type next.
@@ -249,6 +252,6 @@ mod tests {
         let path = std::path::Path::new("no/such/file");
         let error = Error::io("read", path, std::fs::read(path).expect_err("must not exist"));
         assert_eq!(error.kind(), Kind::NotFound);
-        assert!(error.message().contains("no/such/file"));
+        assert!(error.message().contains("no/such/file") && !error.message().contains("os error"), "{error}");
     }
 }

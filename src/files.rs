@@ -31,7 +31,10 @@ pub fn write(path: &Path, fill: impl FnOnce(&mut dyn Write) -> io::Result<()>) -
 fn failure(path: &Path, error: io::Error) -> Error {
     let full =
         matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::FileTooLarge | io::ErrorKind::QuotaExceeded);
-    let message = format!("cannot write {}: {error}", path.display());
+    // What the system says, without its number.
+    let said = error.to_string();
+    let said = said.split(" (os error").next().unwrap_or_default();
+    let message = format!("cannot write {}: {said}", path.display());
     let error = Error::new(Kind::Io, message).with_source(error);
     if full { error.hint("nothing was changed; free some space or choose another folder") } else { error }
 }

@@ -6,11 +6,13 @@
 //! that says the result, what was kept, what to type next.
 
 mod ansi;
+mod ascii;
 mod base64;
 mod board;
 mod braille;
 mod chart;
 mod draw;
+mod drawing;
 mod evaluations;
 mod failure;
 mod font;
@@ -29,10 +31,13 @@ mod table;
 mod terminal;
 mod tokens;
 
-pub use ansi::Ink;
+pub use ansi::{Ink, fit};
+pub use ascii::ascii;
+pub use base64::base64;
 pub use board::Board;
 pub use braille::braille;
 pub use chart::{Theme, describe};
+pub use drawing::Drawing;
 pub use failure::failure;
 pub use memory::memory;
 pub use number::{cell, is_numeric};

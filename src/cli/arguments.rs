@@ -60,6 +60,8 @@ pub(super) enum Command {
         #[arg(short = 'f', value_name = "CONNECTION_FILE")]
         connection_file: PathBuf,
     },
+    /// Says what works on this machine and what does not, and why
+    Doctor,
     /// Explains the program, or a command of the language
     Help { topic: Vec<String> },
 }

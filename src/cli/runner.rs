@@ -49,10 +49,9 @@ impl Runner {
         Arc::clone(&self.terminal) as Arc<dyn Sink>
     }
 
-    /// Runs what was typed at the prompt.
-    pub(super) fn typed(&self, cell: &str) {
-        // The error has been shown; the prompt comes back all the same.
-        let _ = self.run(&Place::nameless(cell), cell, self.terminal());
+    /// Runs what its reader has just typed. An error has been shown when it is returned.
+    pub(super) fn unechoed(&self, cell: &str) -> Result<()> {
+        self.run(&Place::nameless(cell), cell, self.terminal())
     }
 
     /// Runs a cell statement by statement, each after its echo, up to the first error, which is shown and returned.

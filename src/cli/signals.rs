@@ -28,6 +28,8 @@ pub(super) struct Signals(Arc<State>);
 struct State {
     cancel: Cancel,
     running: AtomicBool,
+    /// Whether somebody types at a prompt, which Ctrl-C never takes away.
+    prompting: AtomicBool,
     /// Signals since the running command began.
     asked: AtomicUsize,
 }
@@ -36,7 +38,8 @@ struct State {
 #[derive(Debug, PartialEq, Eq)]
 enum Reaction {
     Nothing,
-    Hint,
+    /// The command has not stopped yet; this key ends the program.
+    Hint(&'static str),
     Exit,
 }
 
@@ -50,11 +53,9 @@ impl Signals {
         let watch = signals.clone();
         let react = move || match watch.signal(TERMINATED.load(SeqCst)) {
             Reaction::Nothing => {}
-            Reaction::Hint => {
-                let _ = writeln!(
-                    std::io::stderr(),
-                    "\nthe command has not stopped yet; once more Ctrl-C ends the program at once"
-                );
+            Reaction::Hint(key) => {
+                let text = format!("\nthe command has not stopped yet; {key} ends the program at once");
+                let _ = writeln!(std::io::stderr(), "{text}");
             }
             Reaction::Exit => std::process::exit(Kind::Interrupted.exit_code().into()),
         };
@@ -65,7 +66,17 @@ impl Signals {
     }
 
     fn new(cancel: Cancel) -> Self {
-        Self(Arc::new(State { cancel, running: AtomicBool::new(false), asked: AtomicUsize::new(0) }))
+        Self(Arc::new(State {
+            cancel,
+            running: AtomicBool::new(false),
+            prompting: AtomicBool::new(false),
+            asked: AtomicUsize::new(0),
+        }))
+    }
+
+    /// From now on commands are typed at a prompt: no number of Ctrl-C ends the program.
+    pub(super) fn begin_prompting(&self) {
+        self.0.prompting.store(true, SeqCst);
     }
 
     /// A command, or a script of them, begins.
@@ -89,8 +100,8 @@ impl Signals {
         TERMINATED.load(SeqCst)
     }
 
-    /// The first signal asks the running command to stop, the third ends the program. While nothing runs only a request to
-    /// terminate counts.
+    /// The first signal asks the running command to stop; the third ends the program, unless somebody types at a prompt.
+    /// While nothing runs only a request to terminate counts.
     fn signal(&self, terminated: bool) -> Reaction {
         if !self.0.running.load(SeqCst) {
             return if terminated { Reaction::Exit } else { Reaction::Nothing };
@@ -98,7 +109,8 @@ impl Signals {
         self.0.cancel.cancel();
         match self.0.asked.fetch_add(1, SeqCst) {
             0 => Reaction::Nothing,
-            1 => Reaction::Hint,
+            _ if self.0.prompting.load(SeqCst) && !terminated => Reaction::Hint("Ctrl-\\"),
+            1 => Reaction::Hint("once more Ctrl-C"),
             _ => Reaction::Exit,
         }
     }
@@ -139,7 +151,7 @@ mod tests {
         assert!(!signals.is_stopped());
         assert_eq!(signals.signal(false), Reaction::Nothing);
         assert!(cancel.is_cancelled() && signals.is_stopped());
-        assert_eq!(signals.signal(false), Reaction::Hint);
+        assert_eq!(signals.signal(false), Reaction::Hint("once more Ctrl-C"));
         assert_eq!(signals.signal(false), Reaction::Exit);
         signals.begin();
         assert!(!signals.is_stopped());
@@ -157,5 +169,17 @@ mod tests {
         signals.end();
         assert_eq!(signals.signal(false), Reaction::Nothing);
         assert!(!cancel.is_cancelled());
+    }
+
+    #[test]
+    fn a_prompt_outlives_any_number_of_interrupts() {
+        let signals = Signals::new(Cancel::default());
+        signals.begin_prompting();
+        signals.begin();
+        assert_eq!(signals.signal(false), Reaction::Nothing);
+        for _ in 0..5 {
+            assert_eq!(signals.signal(false), Reaction::Hint("Ctrl-\\"));
+        }
+        assert_eq!(signals.signal(true), Reaction::Exit);
     }
 }

@@ -76,7 +76,9 @@ pub(super) fn explain(
                 Some(ContextValue::Strings(missing)) => missing.join(" "),
                 _ => argument,
             };
-            Error::usage(format!("{name} needs {missing}")).at(verb.span.clone()).hint(usage())
+            Error::usage(format!("{name} needs {}", missing.replace(['<', '>'], "").replace("...", "")))
+                .at(verb.span.clone())
+                .hint(usage())
         }
         ErrorKind::ArgumentConflict => {
             let other = text(ContextKind::PriorArg).unwrap_or_default();
@@ -88,6 +90,27 @@ pub(super) fn explain(
             Error::usage(format!("{name}: {line}")).at(verb.span.clone()).hint(usage())
         }
     })
+}
+
+/// The same error with the place of the longest argument that its message names, if it has no place yet.
+pub(super) fn at_word(error: Error, given: &[Argument]) -> Error {
+    let is_part = |c: char| c.is_alphanumeric() || "-_./=".contains(c);
+    let named = |word: &str| {
+        let message = error.message();
+        word.chars().any(char::is_alphanumeric)
+            && message.match_indices(word).any(|(at, _)| {
+                let before = message[..at].chars().next_back();
+                let after = message[at + word.len()..].chars().next();
+                !before.is_some_and(is_part) && !after.is_some_and(|c| is_part(c) && !"./".contains(c))
+            })
+    };
+    match given.iter().filter(|argument| named(&argument.text)).max_by_key(|argument| argument.text.len()) {
+        Some(argument) => {
+            let span = argument.span.clone();
+            error.at(span)
+        }
+        None => error,
+    }
 }
 
 /// A whole number of at least one.
@@ -148,6 +171,23 @@ pub(super) fn json_number(x: f64) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn errors_point_at_the_word_they_name() {
+        let argument =
+            |text: &str, at: usize| Argument { text: text.to_owned(), items: None, span: at..at + text.len() };
+        let given = [argument("r16", 5), argument("--rank", 9), argument("0", 16), argument("a.b", 18)];
+        let span = |message: &str| at_word(Error::usage(message), &given).span();
+        assert_eq!(span("there is no adapter r16"), Some(5..8));
+        assert_eq!(span("--rank 0: an adapter of rank 0 holds nothing"), Some(9..15));
+        assert_eq!(span("a.b: no such file"), Some(18..21));
+        assert_eq!(span("r16."), Some(5..8));
+        assert_eq!(span("cannot read r16/adapter_config.json"), Some(5..8));
+        for message in ["runs/0001 keeps xr16", "nothing", "", "r16-2", "10"] {
+            assert_eq!(span(message), None, "{message}");
+        }
+        assert_eq!(at_word(Error::usage("r16").at(0..1), &given).span(), Some(0..1));
+    }
 
     #[test]
     fn shared_parsers_refuse_what_is_none() {

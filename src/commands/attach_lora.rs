@@ -80,7 +80,7 @@ impl Verb for AttachLora {
         let answer = answer(&self.name, &adapter, base);
         describe(&self.name, &adapter, base, task);
         let rate = suggested_rate(base.decoder.spec.hidden);
-        task.emit(Event::Next(vec![format!("train DATA --learning-rate {rate:e}"), "data FILE --show 2".to_owned()]));
+        task.emit(Event::Next(vec![format!("train DATA --learning-rate {rate:.0e}"), "data FILE --show 2".to_owned()]));
         session.add_adapter(Live {
             name: self.name,
             adapter,

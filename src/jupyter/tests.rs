@@ -47,7 +47,7 @@ impl Front {
             kernel_name: None,
         };
         let help = |_: Option<&str>| Ok(Page { text: String::new(), markdown: String::new() });
-        let lab = Lab::start(Dispatch { run: command, help }).unwrap();
+        let lab = Lab::start(Dispatch { run: command, help, work: |_| {} }).unwrap();
         let (kernel, _) = super::start(&connection, lab, Vec::new()).await.unwrap();
         let iopub = zmq::create_client_iopub_connection(&connection, "", "front").await.unwrap();
         let identity = zmq::peer_identity_for_session("front").unwrap();

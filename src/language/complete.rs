@@ -104,7 +104,13 @@ pub fn complete(text: &str, cursor: usize, scope: Scope<'_>) -> (usize, Vec<Cand
         return found;
     }
     let item = &before[line.start..];
-    match line.words.split_first() {
+    // `time` stands before a command as if it were not there.
+    let (words, is_timed) = match line.words.split_first() {
+        Some((&"time", words)) => (words, true),
+        _ => (&line.words[..], false),
+    };
+    match words.split_first() {
+        None if is_timed => (line.start, beginning(topics(verbs), item)),
         None if item.starts_with('!') => (cursor, Vec::new()),
         None if item.starts_with('?') => {
             let start = line.start + item.len() - item.trim_start_matches('?').len();

@@ -210,8 +210,14 @@ fn rows_generated_side_by_side_are_not_mixed() {
 #[test]
 fn a_run_is_kept_as_it_ended() {
     let recorder = Recorder::default();
-    let info =
-        RunInfo { run: "0001".to_owned(), title: "r16".to_owned(), subtitle: String::new(), first_step: 1, steps: 3 };
+    let info = RunInfo {
+        run: "0001".to_owned(),
+        title: "r16".to_owned(),
+        subtitle: String::new(),
+        first_step: 1,
+        steps: 3,
+        ..RunInfo::default()
+    };
     recorder.emit(Event::RunStarted(info));
     recorder.emit(Event::Warning("careful".to_owned()));
     let sentence = "done".to_owned();
@@ -238,5 +244,5 @@ fn an_error_shows_its_place() {
     let outputs = Recorder::default().finish(Some(&Error::usage("no").at(5..6).hint("yes")), "load x");
     assert_eq!(outputs[0]["ename"], "Usage");
     assert_eq!(outputs[0]["evalue"], "no");
-    assert_eq!(outputs[0]["traceback"], json!(["error: no", "  1 │ load x", "    │      ^", "hint: yes"]));
+    assert_eq!(outputs[0]["traceback"], json!(["error[Usage]: no", "  1 │ load x", "    │      ^", "hint: yes"]));
 }

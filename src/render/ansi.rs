@@ -116,6 +116,12 @@ pub(super) fn shorten(text: &str, columns: usize) -> String {
     out
 }
 
+/// `text` as one line of at most `columns`, without what would move the cursor or switch colours.
+#[must_use]
+pub fn fit(text: &str, columns: usize) -> String {
+    shorten(&clean(text).replace('\n', " "), columns)
+}
+
 /// `text` broken between words so that no line is wider than `columns`, words that are wider by themselves excepted.
 /// Lines that fit stay as they are; continued ones are indented as their beginning is.
 pub(super) fn wrap(text: &str, columns: usize) -> String {
@@ -187,6 +193,7 @@ mod tests {
         assert_eq!(shorten("abcdef", 4), "abc…");
         assert_eq!(shorten("日本語", 4), "日…");
         assert_eq!(shorten("abc", 0), "");
+        assert_eq!(fit("a\u{1b}\nbc", 3), "a␛…");
     }
 
     #[test]

@@ -1,9 +1,10 @@
-//! Base64 (RFC 4648), as messages and notebooks hold pictures.
+//! Base64 (RFC 4648), as messages, notebooks and terminals hold pictures.
 
 const LETTERS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
 
 /// Three bytes become four letters; `=` fills the last four.
-pub(super) fn encode(bytes: &[u8]) -> String {
+#[must_use]
+pub fn base64(bytes: &[u8]) -> String {
     let mut out = String::with_capacity(bytes.len().div_ceil(3) * 4);
     for chunk in bytes.chunks(3) {
         let byte = |i: usize| u32::from(chunk.get(i).copied().unwrap_or(0));
@@ -31,8 +32,8 @@ mod tests {
             ("fooba", "Zm9vYmE="),
             ("foobar", "Zm9vYmFy"),
         ] {
-            assert_eq!(encode(text.as_bytes()), encoded);
+            assert_eq!(base64(text.as_bytes()), encoded);
         }
-        assert_eq!(encode(&[0xfb, 0xff, 0xfe]), "+//+");
+        assert_eq!(base64(&[0xfb, 0xff, 0xfe]), "+//+");
     }
 }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::ansi::{self, Ink};
-use super::braille::braille;
+use super::drawing::Drawing;
 use super::evaluations::evaluations;
 use super::number::short_bytes;
 use super::plain::{Plain, share};
@@ -221,12 +221,12 @@ impl Board {
             out += &plain.render(&Event::Sampled { step: *step, text: text.clone() });
         }
         if let Some(end) = &self.ended {
-            return out + &ended(end, width, ink);
+            return out + &ended(end, width, ink, Drawing::Braille);
         }
         let line = self.line(width, ink);
         if !line.is_empty() {
             out += &(line + "\n");
-            out += &pictures(&self.chart(), self.evaluations(), width, ink);
+            out += &pictures(&self.chart(), self.evaluations(), width, ink, Drawing::Braille);
         }
         out
     }
@@ -243,8 +243,8 @@ pub(super) fn started(info: &RunInfo, width: usize, ink: Ink) -> String {
 }
 
 /// The end of a run: chart, evaluations, result, what was kept.
-pub(super) fn ended(end: &RunEnded, width: usize, ink: Ink) -> String {
-    let mut out = pictures(&end.chart, evaluations(&end.chart, None), width, ink);
+pub(super) fn ended(end: &RunEnded, width: usize, ink: Ink, drawing: Drawing) -> String {
+    let mut out = pictures(&end.chart, evaluations(&end.chart, None), width, ink, drawing);
     if !end.sentence.is_empty() {
         let sentence = ansi::wrap(&ansi::clean(&end.sentence), width);
         out += &if end.interrupted { ink.warning(&sentence) } else { ink.bold(&sentence) };
@@ -257,11 +257,11 @@ pub(super) fn ended(end: &RunEnded, width: usize, ink: Ink) -> String {
 }
 
 /// The chart and the table of evaluations with a blank line around each; nothing for a chart without points.
-fn pictures(chart: &Chart, evaluations: Option<Table>, width: usize, ink: Ink) -> String {
+fn pictures(chart: &Chart, evaluations: Option<Table>, width: usize, ink: Ink, drawing: Drawing) -> String {
     if chart.series.iter().all(|series| series.points.is_empty()) {
         return String::new();
     }
-    let mut out = format!("\n{}\n", braille(chart, width, chart_height(width), ink));
+    let mut out = format!("\n{}\n", drawing.draw(chart, width, ink));
     if let Some(evaluations) = evaluations {
         out += &table(&evaluations, width, ink);
         out.push('\n');

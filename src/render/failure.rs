@@ -6,28 +6,43 @@ use crate::error::Error;
 /// Columns that a tab in the source takes.
 const TAB: &str = "    ";
 
-/// An error as text, ended by a line break. `cell` is the text its span counts in; a span that lies outside is moved to
-/// the nearest place inside.
+/// An error as text, ended by a line break: its kind and message, the place in the cell, what to type next. `cell` is the
+/// text its span counts in; a span that lies outside is moved to the nearest place inside. Where the place is no news, the
+/// only line of a cell, or the error is an interrupt, it is left out.
 ///
 /// ```text
-/// error: unknown flag --rnak
+/// error[Usage]: unknown flag --rnak
 ///   2 │ attach-lora --rnak 16
 ///     │             ^^^^^^
 /// hint: did you mean --rank?
 /// ```
 #[must_use]
 pub fn failure(error: &Error, cell: &str, width: usize, ink: Ink) -> String {
-    let message = ansi::clean(error.message());
+    if error.is_interrupted() {
+        return ink.warning(&ansi::wrap(&ansi::clean(error.message()), width)) + "\n";
+    }
     let mut out =
-        if error.is_interrupted() { ink.warning(&message) } else { format!("{} {message}", ink.error("error:")) };
-    out.push('\n');
-    if let Some(span) = error.span().filter(|_| !cell.is_empty()) {
+        labelled(&format!("error[{}]:", error.kind().name()), error.message(), width, |label| ink.error(label));
+    if let Some(span) = error.span().filter(|span| is_news(cell, span)) {
         out += &excerpt(cell, span, width, ink);
     }
     if let Some(hint) = error.hint_text() {
-        out += &format!("{} {}\n", ink.hint("hint:"), ansi::clean(hint));
+        out += &labelled("hint:", hint, width, |label| ink.hint(label));
     }
     out
+}
+
+/// `label text` in lines of at most `width` columns, the label painted.
+fn labelled(label: &str, text: &str, width: usize, paint: impl Fn(&str) -> String) -> String {
+    let lines = ansi::wrap(&format!("{label} {}", ansi::clean(text)), width);
+    lines.replacen(label, &paint(label), 1) + "\n"
+}
+
+/// Whether it helps to show the place: something is left of the cell beside it.
+fn is_news(cell: &str, span: &std::ops::Range<usize>) -> bool {
+    let text = cell.trim();
+    let start = cell.len() - cell.trim_start().len();
+    !text.is_empty() && (text.contains('\n') || span.start > start || span.end < start + text.len())
 }
 
 /// The line in which the span begins, and carets below the part of it that lies on that line.
@@ -101,14 +116,14 @@ mod tests {
         let cell = "load demo\nattach-lora --rnak 16\ntrain x";
         let error = Error::usage("unknown flag --rnak").at(22..28).hint("did you mean --rank?");
         let expected = "\
-error: unknown flag --rnak
+error[Usage]: unknown flag --rnak
   2 │ attach-lora --rnak 16
     │             ^^^^^^
 hint: did you mean --rank?
 ";
         assert_eq!(failure(&error, cell, 80, Ink::PLAIN), expected);
         let colored = failure(&error, cell, 80, Ink::COLOR);
-        assert!(colored.starts_with("\u{1b}[1;31merror:\u{1b}[0m unknown flag"), "{colored:?}");
+        assert!(colored.starts_with("\u{1b}[1;31merror[Usage]:\u{1b}[0m unknown flag"), "{colored:?}");
         assert!(colored.contains("\u{1b}[1;31m^^^^^^\u{1b}[0m"), "{colored:?}");
     }
 
@@ -135,7 +150,7 @@ hint: did you mean --rank?
         let reversed = at("abc", 2..1);
         assert!(reversed.ends_with("  1 │ abc\n    │   ^\n"), "{reversed}");
         assert!(at("abc\n", 4..4).ends_with("  2 │\n    │ ^\n"));
-        assert_eq!(at("", 0..3), "error: unknown flag --rnak\n");
+        assert_eq!(at("", 0..3), "error[Usage]: unknown flag --rnak\n");
         assert!(at("abc", usize::MAX - 1..usize::MAX).contains('^'));
     }
 
@@ -147,13 +162,31 @@ hint: did you mean --rank?
         let rows: Vec<&str> = text.lines().collect();
         let caret = rows[2].chars().position(|c| c == '^');
         assert_eq!(rows[1].chars().position(|c| c == 'B'), caret, "{text}");
-        let wide = at(&"z".repeat(500), 0..500);
+        let wide = at(&"z".repeat(500), 0..499);
         assert!(wide.lines().all(|line| ansi::width(line) <= 80), "{wide}");
     }
 
     #[test]
     fn an_interrupt_is_not_called_an_error() {
-        assert_eq!(failure(&Error::interrupted(), "train x", 80, Ink::PLAIN), "interrupted\n");
-        assert_eq!(failure(&Error::new(Kind::Io, "a\u{1b}b"), "", 80, Ink::PLAIN), "error: a␛b\n");
+        assert_eq!(failure(&Error::interrupted().at(0..5), "train x", 80, Ink::PLAIN), "interrupted\n");
+        assert_eq!(failure(&Error::new(Kind::Io, "a\u{1b}b"), "", 80, Ink::PLAIN), "error[Io]: a␛b\n");
+    }
+
+    #[test]
+    fn a_place_that_is_all_of_the_cell_is_no_news() {
+        assert_eq!(at("train x", 0..7), "error[Usage]: unknown flag --rnak\n");
+        assert_eq!(at(" train x\n", 1..8), "error[Usage]: unknown flag --rnak\n");
+        assert!(at("train x\nload y", 0..7).contains("1 │ train x"));
+        assert!(at("train x", 6..7).contains('^'));
+    }
+
+    #[test]
+    fn long_messages_and_hints_break_between_words() {
+        let error = Error::usage("many words ".repeat(12)).hint("more words ".repeat(12)).at(0..1);
+        let text = failure(&error, "a b", 60, Ink::PLAIN);
+        assert!(text.lines().all(|line| ansi::width(line) <= 60), "{text}");
+        assert!(text.contains("\nhint: more words"), "{text}");
+        let colored = failure(&error, "a b", 60, Ink::COLOR);
+        assert!(colored.contains("\u{1b}[1;36mhint:\u{1b}[0m more"), "{colored:?}");
     }
 }

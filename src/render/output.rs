@@ -59,7 +59,7 @@ impl Bundle {
         let mut bundle = Self::text(&describe(chart)).with("image/svg+xml", super::svg(chart, Theme::Light));
         // A picture that cannot be made leaves the other forms.
         if let Ok(png) = super::png(chart, Theme::Light) {
-            bundle = bundle.with("image/png", base64::encode(&png));
+            bundle = bundle.with("image/png", base64(&png));
         }
         bundle.metadata.insert("needs_background".to_owned(), "light".into());
         Some(bundle)

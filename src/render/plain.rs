@@ -1,7 +1,8 @@
 //! Every event as text: `text/plain` of a notebook, the output of a terminal, the end of a script.
 
 use super::ansi::{self, Ink};
-use super::{board, braille, memory, table, tokens};
+use super::drawing::Drawing;
+use super::{board, memory, table, tokens};
 use crate::event::{Event, Page, Progress, Unit, units};
 
 /// Makes text of events: lines of at most `width` columns, with ANSI colours if `color`.
@@ -16,6 +17,11 @@ impl Plain {
     /// progress). A piece of generated text comes as it is, after its row's heading if it begins one.
     #[must_use]
     pub fn render(&self, event: &Event) -> String {
+        self.drawn(event, Drawing::Braille)
+    }
+
+    /// The same with charts drawn another way.
+    pub(super) fn drawn(&self, event: &Event, drawing: Drawing) -> String {
         let (width, ink) = (self.width.max(1), Ink::new(self.color));
         match event {
             Event::Text(text) => lines(&ansi::wrap(&ansi::clean(text), width)),
@@ -34,7 +40,7 @@ impl Plain {
             Event::Table(t) => table::table(t, width, ink),
             Event::Chart(chart) => {
                 let title = ink.bold(&ansi::wrap(&ansi::clean(&chart.title), width));
-                lines(&title) + &braille::braille(chart, width, board::chart_height(width), ink)
+                lines(&title) + &drawing.draw(chart, width, ink)
             }
             Event::Memory(report) => memory::memory(report, width, ink),
             Event::Tokens(sample) => tokens::tokens(sample, width, ink),
@@ -48,7 +54,7 @@ impl Plain {
                 lines(&text.replacen(&step, &ink.dim(&step), 1))
             }
             Event::RunStarted(info) => board::started(info, width, ink),
-            Event::RunEnded(ended) => board::ended(ended, width, ink),
+            Event::RunEnded(ended) => board::ended(ended, width, ink, drawing),
             Event::Progress(_) | Event::Step(_) | Event::Evaluated(_) => String::new(),
         }
     }

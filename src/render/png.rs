@@ -20,12 +20,36 @@ const SHARPNESS: u32 = 2;
 /// # Errors
 /// [`Kind::Io`] if the folder for temporary files cannot be written.
 pub fn png(chart: &Chart, theme: Theme) -> Result<Vec<u8>> {
-    let canvas = (WIDTH * SCALE, height(chart) * SCALE);
-    let mut pixels = vec![0; (canvas.0 * canvas.1 * 3) as usize];
-    let area = BitMapBackend::with_buffer(&mut pixels, canvas).into_drawing_area();
-    draw(&area, chart, theme, Stroke::Segments)?;
-    drop(area);
-    encode(&shrink(&pixels, canvas.0, SCALE / SHARPNESS), (WIDTH * SHARPNESS, height(chart) * SHARPNESS))
+    let Pixels { rgb, width, height } = Pixels::of(chart, theme, SHARPNESS)?;
+    encode(&rgb, (width, height))
+}
+
+/// A picture, three bytes a pixel.
+pub(super) struct Pixels {
+    pub(super) rgb: Vec<u8>,
+    pub(super) width: u32,
+    pub(super) height: u32,
+}
+
+impl Pixels {
+    /// A chart in the page's own size.
+    ///
+    /// # Errors
+    /// [`Kind::Bug`] if plotters refuses.
+    pub(super) fn of_page(chart: &Chart, theme: Theme) -> Result<Self> {
+        Self::of(chart, theme, 1)
+    }
+
+    /// A chart with so many pixels for one of the page.
+    fn of(chart: &Chart, theme: Theme, sharpness: u32) -> Result<Self> {
+        let canvas = (WIDTH * SCALE, height(chart) * SCALE);
+        let mut pixels = vec![0; (canvas.0 * canvas.1 * 3) as usize];
+        let area = BitMapBackend::with_buffer(&mut pixels, canvas).into_drawing_area();
+        draw(&area, chart, theme, Stroke::Segments)?;
+        drop(area);
+        let rgb = shrink(&pixels, canvas.0, SCALE / sharpness);
+        Ok(Self { rgb, width: WIDTH * sharpness, height: height(chart) * sharpness })
+    }
 }
 
 /// The mean of each square of `factor` × `factor` pixels, three bytes each: smooth edges for lines drawn without.

@@ -8,8 +8,12 @@ use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
+mod ask;
+
 use super::ansi::Ink;
+use super::ascii::ascii;
 use super::board::Board;
+use super::drawing::Drawing;
 use super::plain::{Plain, progress};
 use crate::error::Error;
 use crate::event::{Event, Sink};
@@ -51,13 +55,20 @@ struct State {
     line_open: bool,
     /// Whether lines are as wide as the terminal is at the moment.
     follows_size: bool,
+    /// How charts are shown on standard output.
+    drawing: Drawing,
+    /// Whether everything is shown in ASCII.
+    dumb: bool,
+    /// Whether standard output is a screen that can be cleared.
+    clears: bool,
 }
 
 impl Terminal {
     /// A terminal on the process's standard output and error.
     ///
     /// Colours are used where the stream is a terminal, `NO_COLOR` is unset or empty and `TERM` is not `dumb`; lines are
-    /// as wide as the terminal, 100 columns where there is none.
+    /// as wide as the terminal, 100 columns where there is none. `LORALAB_PLOT` says how charts are drawn: see
+    /// [`Drawing::choose`].
     #[must_use]
     pub fn new(options: TerminalOptions) -> Self {
         let dumb = env::var_os("TERM").is_some_and(|term| term == "dumb");
@@ -67,7 +78,14 @@ impl Terminal {
         let live = !dumb && io::stderr().is_terminal();
         let terminal =
             Self::with((Box::new(io::stdout()), out), (Box::new(io::stderr()), err), options.quiet_stdout, live);
-        terminal.lock().follows_size = true;
+        {
+            let mut state = terminal.lock();
+            state.follows_size = true;
+            state.dumb = dumb && io::stdout().is_terminal();
+            state.clears = !dumb && io::stdout().is_terminal();
+            let variable = |name: &str| env::var(name).ok();
+            state.drawing = Drawing::choose(variable, io::stdout().is_terminal(), out.color, !state.dumb);
+        }
         terminal
     }
 
@@ -91,6 +109,9 @@ impl Terminal {
             waiting: VecDeque::new(),
             line_open: false,
             follows_size: false,
+            drawing: Drawing::Braille,
+            dumb: false,
+            clears: false,
         };
         Self { state: Mutex::new(state) }
     }
@@ -110,6 +131,7 @@ impl Terminal {
         let mut state = self.lock();
         let Plain { width, color } = state.err_text;
         let text = super::failure(error, cell, width, Ink::new(color));
+        let text = if state.dumb { ascii(&text) } else { text };
         state.report(&text);
     }
 
@@ -121,6 +143,19 @@ impl Terminal {
 impl Sink for Terminal {
     fn emit(&self, event: Event) {
         self.lock().show(event);
+    }
+
+    /// Asks whoever sits at the terminal, if somebody does.
+    fn confirm(&self, question: &str) -> Option<bool> {
+        if !ask::can_ask() {
+            return None;
+        }
+        {
+            let mut state = self.lock();
+            state.clear();
+            state.end_line();
+        }
+        ask::ask(&super::ansi::clean(question))
     }
 }
 
@@ -162,10 +197,12 @@ impl State {
                 self.paced = None;
             }
             Event::Warning(_) | Event::Stream { error: true, .. } => {
-                let text = self.err_text.render(&event);
+                let text = self.shown(&event, self.err_text.render(&event));
                 self.report(&text);
             }
             Event::Generated { .. } => self.generated(event),
+            // Home, the screen, what has scrolled off it.
+            Event::Clear if self.clears && !self.quiet => self.write_out("\x1b[H\x1b[2J\x1b[3J"),
             _ => self.print(&event),
         }
     }
@@ -213,8 +250,14 @@ impl State {
         if !matches!(event, Event::Stream { .. }) {
             self.end_line();
         }
-        let text = self.out_text.render(event);
+        let text = self.shown(event, self.out_text.drawn(event, self.drawing));
         self.write_out(&text);
+    }
+
+    /// The text of an event in the characters of the terminal; what is shown verbatim stays.
+    fn shown(&self, event: &Event, text: String) -> String {
+        let is_verbatim = matches!(event, Event::Stream { .. } | Event::Value(_));
+        if self.dumb && !is_verbatim { ascii(&text) } else { text }
     }
 
     fn write_out(&mut self, text: &str) {
@@ -265,6 +308,7 @@ impl State {
         let since = *self.paced.get_or_insert_with(Instant::now);
         if at_once || since.elapsed() >= PACE {
             self.paced = Some(Instant::now());
+            let line = if self.dumb { ascii(&line) } else { line };
             self.report(&(line + "\n"));
         }
     }

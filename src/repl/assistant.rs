@@ -1,27 +1,43 @@
 //! What rustyline asks while a line is typed: completions, a hint, colours, whether the cell is whole.
 
 use std::borrow::Cow;
+use std::cell::Cell;
 
 use clap::Command;
 use rustyline::completion::{Completer, Pair};
 use rustyline::highlight::{CmdKind, Highlighter};
 use rustyline::hint::Hinter;
+use rustyline::history::SearchDirection;
 use rustyline::validate::{ValidationContext, ValidationResult, Validator};
-use rustyline::{Context, Helper};
+use rustyline::{CompletionType, Context, Helper};
 
+use super::entry::wanted_indent;
+use super::listing;
 use crate::files;
-use crate::language::{Candidate, Class, Completeness, Names, Scope, complete, completeness, highlight};
+use crate::language::{Candidate, Class, Names, Scope, complete, highlight};
 
 /// Helps at the prompt.
 pub(super) struct Assistant<'a> {
     verbs: Vec<Command>,
     names: Box<dyn Fn() -> Names + 'a>,
     color: bool,
+    /// Columns of the terminal.
+    width: Cell<usize>,
 }
 
 impl<'a> Assistant<'a> {
     pub(super) fn new(verbs: Vec<Command>, names: Box<dyn Fn() -> Names + 'a>, color: bool) -> Self {
-        Self { verbs, names, color }
+        Self { verbs, names, color, width: Cell::new(80) }
+    }
+
+    /// What the session holds.
+    pub(super) fn names(&self) -> Names {
+        (self.names)()
+    }
+
+    /// The terminal has so many columns from now on.
+    pub(super) fn set_width(&self, columns: usize) {
+        self.width.set(columns);
     }
 
     fn candidates(&self, line: &str, pos: usize) -> (usize, Vec<Candidate>) {
@@ -38,27 +54,41 @@ impl Completer for Assistant<'_> {
         let (start, candidates) = self.candidates(line, pos);
         // Whoever completes a word in the middle of a line has the blank behind it already.
         let is_last = pos == line.len();
-        let pair = |candidate: Candidate| {
+        let shown = listing::lines(&candidates, self.width.get());
+        let pair = |(candidate, display): (Candidate, String)| {
             let space = if candidate.is_whole && is_last { " " } else { "" };
-            Pair { replacement: format!("{}{space}", candidate.text), display: candidate.text }
+            Pair { replacement: format!("{}{space}", candidate.text), display }
         };
-        Ok((start, candidates.into_iter().map(pair).collect()))
+        Ok((start, candidates.into_iter().zip(shown).map(pair).collect()))
     }
 }
 
 impl Hinter for Assistant<'_> {
     type Hint = String;
 
-    /// The rest of the first candidate for a word that has begun.
-    fn hint(&self, line: &str, pos: usize, _: &Context<'_>) -> Option<String> {
-        if pos < line.len() {
+    /// The rest of the last line of the history that begins like this one, else of the first candidate for a word that
+    /// has begun.
+    fn hint(&self, line: &str, pos: usize, context: &Context<'_>) -> Option<String> {
+        if pos < line.len() || line.is_empty() {
             return None;
+        }
+        if let Some(rest) = from_history(line, context) {
+            return Some(rest);
         }
         let (start, candidates) = self.candidates(line, pos);
         let typed = line.get(start..).filter(|typed| !typed.is_empty())?;
         let rest = candidates.first()?.text.strip_prefix(typed)?;
         (!rest.is_empty()).then(|| rest.to_owned())
     }
+}
+
+/// What follows `line` in the last entry that begins with it, as far as that stands on one line.
+fn from_history(line: &str, context: &Context<'_>) -> Option<String> {
+    let history = context.history();
+    let last = history.len().checked_sub(1)?;
+    let found = history.starts_with(line, last, SearchDirection::Reverse).ok()??;
+    let rest = found.entry.strip_prefix(line)?.lines().next()?;
+    (!rest.is_empty()).then(|| rest.to_owned())
 }
 
 impl Highlighter for Assistant<'_> {
@@ -70,6 +100,10 @@ impl Highlighter for Assistant<'_> {
         if self.color { Cow::Owned(format!("\x1b[2m{hint}\x1b[0m")) } else { Cow::Borrowed(hint) }
     }
 
+    fn highlight_candidate<'c>(&self, candidate: &'c str, _: CompletionType) -> Cow<'c, str> {
+        if self.color { Cow::Owned(listing::painted(candidate)) } else { Cow::Borrowed(candidate) }
+    }
+
     /// Each letter can change the colour of what stands before it.
     fn highlight_char(&self, _: &str, _: usize, kind: CmdKind) -> bool {
         self.color && kind != CmdKind::MoveCursor
@@ -79,9 +113,9 @@ impl Highlighter for Assistant<'_> {
 impl Validator for Assistant<'_> {
     /// What is wrong is run all the same: the session says best why.
     fn validate(&self, context: &mut ValidationContext<'_>) -> rustyline::Result<ValidationResult> {
-        Ok(match completeness(context.input()) {
-            Completeness::Incomplete { .. } => ValidationResult::Incomplete,
-            Completeness::Complete | Completeness::Invalid(_) => ValidationResult::Valid(None),
+        Ok(match wanted_indent(context.input()) {
+            Some(_) => ValidationResult::Incomplete,
+            None => ValidationResult::Valid(None),
         })
     }
 }
@@ -114,10 +148,10 @@ fn attributes(class: Class) -> &'static str {
 mod tests {
     use super::*;
     use crate::language::Name;
-    use rustyline::history::MemHistory;
+    use rustyline::history::{History, MemHistory};
 
     fn assistant(color: bool) -> Assistant<'static> {
-        let verbs = vec![Command::new("load"), Command::new("memory")];
+        let verbs = vec![Command::new("load").about("Load a model"), Command::new("memory")];
         Assistant::new(
             verbs,
             Box::new(|| Names {
@@ -154,6 +188,32 @@ mod tests {
         for (line, pos) in [("load", 4), ("", 0), ("lo", 1), ("xyz", 3), ("echo ", 5)] {
             assert_eq!(hint(line, pos), None, "{line}");
         }
+    }
+
+    #[test]
+    fn the_history_comes_before_completion() {
+        let mut history = MemHistory::new();
+        for entry in ["load demo", "load smol --dtype f32", "echo a\nb", "load"] {
+            history.add(entry).unwrap();
+        }
+        let hint = |line: &str| assistant(true).hint(line, line.len(), &Context::new(&history));
+        assert_eq!(hint("load ").as_deref(), Some("smol --dtype f32"));
+        assert_eq!(hint("load d").as_deref(), Some("emo"));
+        assert_eq!(hint("echo ").as_deref(), Some("a"));
+        assert_eq!(hint("echo a"), None);
+        assert_eq!(hint("mem").as_deref(), Some("ory"));
+        assert_eq!(hint(""), None);
+    }
+
+    #[test]
+    fn candidates_are_shown_with_what_they_are() {
+        let history = MemHistory::new();
+        let assistant = assistant(false);
+        assistant.set_width(20);
+        let (_, pairs) = assistant.complete("", 0, &Context::new(&history)).unwrap();
+        assert_eq!(pairs[0].display, "load    Load a model");
+        assert!(pairs.iter().all(|pair| pair.display.chars().count() <= 20));
+        assert_eq!(assistant.highlight_candidate("a  b", CompletionType::List), "a  b");
     }
 
     #[test]

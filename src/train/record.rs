@@ -30,6 +30,12 @@ impl Runs {
         Self { root }
     }
 
+    /// The folder, which need not exist yet.
+    #[must_use]
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
     /// Begins a run under the next free number and writes its configuration.
     ///
     /// # Errors
@@ -97,7 +103,11 @@ impl Runs {
         let dir = self.root.join(&id);
         let path = dir.join("config.json");
         let text = fs::read_to_string(&path).map_err(|e| {
-            Error::io("read", &path, e).context(format!("run {id}")).hint("`runs` lists the runs there are")
+            let error = match e.kind() {
+                io::ErrorKind::NotFound => Error::not_found(format!("there is no run {id}")),
+                _ => Error::io("read", &path, e).context(format!("run {id}")),
+            };
+            error.hint("runs lists the runs there are")
         })?;
         let config = serde_json::from_str(&text).map_err(|e| Error::format(format!("{}: {e}", path.display())))?;
         Ok(RunRecord { id, config, dir })

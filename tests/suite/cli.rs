@@ -97,7 +97,7 @@ fn wrong_arguments_exit_with_two_and_leave_standard_output_alone() {
     ] {
         let end = run(arguments);
         assert_eq!((end.code, end.out.as_str()), (2, ""), "{arguments:?}");
-        assert!(end.err.starts_with("error: "), "{arguments:?}: {}", end.err);
+        assert!(end.err.starts_with("error"), "{arguments:?}: {}", end.err);
     }
 }
 

@@ -6,5 +6,6 @@ mod cli;
 mod golden;
 mod install;
 mod jupyter;
+mod repl;
 mod session;
 mod support;

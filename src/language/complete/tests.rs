@@ -63,6 +63,8 @@ fn statements_begin_with_verbs() {
     check("for d in (a b): ev", "ev", &["eval"]);
     check("%%d", "%%d", &["%%data"]);
     check("fo", "fo", &["for"]);
+    check("time tr", "tr", &["train"]);
+    check("time train x --steps 5 --s", "--s", &["--schedule"]);
     let all = at_end("").1;
     assert!(all.contains(&"session".to_owned()) && !all.contains(&"hidden".to_owned()), "{all:?}");
 }

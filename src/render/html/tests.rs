@@ -15,6 +15,7 @@ fn started(steps: usize) -> Event {
         subtitle: "rank 16, alpha 32, all linear layers · 4.88 M trainable (3.5 %) · CPU, bf16".into(),
         first_step: 1,
         steps,
+        ..RunInfo::default()
     })
 }
 

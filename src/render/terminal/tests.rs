@@ -101,7 +101,7 @@ fn quiet_keeps_stdout_empty() {
     terminal.failure(&Error::usage("bad"), "");
     drop(terminal);
     assert_eq!(out.text(), "");
-    assert!(err.text().ends_with("warning: w\nerror: bad\n"), "{}", err.text());
+    assert!(err.text().ends_with("warning: w\nerror[Usage]: bad\n"), "{}", err.text());
 }
 
 #[test]
@@ -145,6 +145,36 @@ fn short_progress_in_a_pipe_says_nothing() {
         terminal.emit(Event::Progress(Progress { label, detail: String::new(), done, total: 10, unit: Unit::Items }));
     }
     assert_eq!(out.text() + &err.text(), "");
+}
+
+#[test]
+fn only_a_screen_is_cleared() {
+    let (terminal, out, err) = terminal(false);
+    terminal.emit(Event::Clear);
+    assert_eq!(out.text() + &err.text(), "");
+    terminal.lock().clears = true;
+    terminal.emit(Event::Clear);
+    assert_eq!(out.text(), "\x1b[H\x1b[2J\x1b[3J");
+}
+
+#[test]
+fn a_dumb_terminal_gets_ascii_but_for_what_is_verbatim() {
+    let (terminal, out, err) = terminal(false);
+    terminal.lock().dumb = true;
+    terminal.emit(Event::Text("1 → 2 · 3".into()));
+    terminal.emit(Event::Stream { text: "1 → 2\n".into(), error: false });
+    terminal.emit(Event::Warning("a → b".into()));
+    terminal.failure(&Error::usage("x").at(0..1), "a b");
+    assert_eq!(out.text(), "1 > 2 - 3\n1 → 2\n");
+    assert_eq!(err.text(), "warning: a > b\nerror[Usage]: x\n  1 |  a b\n    |  ^\n".replace("|  ", "| "));
+}
+
+#[test]
+fn nobody_is_asked_behind_a_pipe() {
+    // Tests run without a terminal, or with one on which nobody waits for a question.
+    if !io::stdin().is_terminal() {
+        assert_eq!(terminal(false).0.confirm("go on?"), None);
+    }
 }
 
 #[test]
