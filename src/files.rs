@@ -54,12 +54,11 @@ pub struct Folder {
 }
 
 impl Folder {
-    /// Begins a folder that is to become `path`; a link is followed. With `overwrite` it may replace a model or an adapter, and
-    /// nothing else.
+    /// Begins a folder that is to become `path`; a link is followed. With `overwrite` it may replace a model, an adapter or a
+    /// kernel, and nothing else.
     ///
     /// # Errors
-    /// [`Kind::Usage`] if something is there already and `overwrite` is not set, or if more than a model or an adapter would be
-    /// lost; [`Kind::Io`].
+    /// [`Kind::Usage`] if something is there already and `overwrite` is not set, or if more than that would be lost; [`Kind::Io`].
     pub fn create(path: &Path, overwrite: bool) -> Result<Self> {
         let path = expand_home(path);
         let path = path.canonicalize().or_else(|_| std::path::absolute(&path)).map_err(|e| failure(&path, e))?;

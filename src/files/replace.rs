@@ -6,8 +6,8 @@ use std::{env, fs};
 use super::failure;
 use crate::error::{Error, Result};
 
-/// Files of a model or an adapter, beside the tensors and their index.
-const FILES: [&str; 14] = [
+/// Files of a model or an adapter, beside the tensors and their index, and those of a kernel that Jupyter knows.
+const FILES: [&str; 20] = [
     "README.md",
     "adapter_config.json",
     "added_tokens.json",
@@ -15,6 +15,12 @@ const FILES: [&str; 14] = [
     "chat_template.json",
     "config.json",
     "generation_config.json",
+    "kernel.css",
+    "kernel.js",
+    "kernel.json",
+    "logo-32x32.png",
+    "logo-64x64.png",
+    "logo-svg.svg",
     "merges.txt",
     "special_tokens_map.json",
     "tokenizer.json",
@@ -24,7 +30,7 @@ const FILES: [&str; 14] = [
     "vocab.txt",
 ];
 
-/// Whether a file of this name belongs to a model or an adapter.
+/// Whether a file of this name belongs to a model, an adapter or a kernel.
 fn is_ours(name: &str) -> bool {
     FILES.contains(&name) || [".safetensors", ".safetensors.index.json"].iter().any(|end| name.ends_with(end))
 }
@@ -59,7 +65,7 @@ pub(super) fn check(path: &Path) -> Result<()> {
         }
     }
     match foreign.iter().min() {
-        Some(first) => refused(&format!("holds {first}, which is no file of a model or an adapter")),
+        Some(first) => refused(&format!("holds {first}, which is no file of a model, an adapter or a kernel")),
         None => Ok(()),
     }
 }

@@ -33,7 +33,7 @@ async fn interrupted(name: &str, command: &str) {
     assert_eq!(errors, 1, "{command}");
     // What waited is told that it will not run.
     assert_eq!(front.end(&waiting).await.reply["status"], "aborted", "{command}");
-    let ran = front.run("eval rows --adapters a").await;
+    let ran = front.run("eval rows").await;
     assert_eq!(ran.reply["status"], "ok", "{command}: {:?}", ran.reply);
 }
 

@@ -279,7 +279,7 @@ fn what_is_merged_does_not_count_twice() {
 
 #[test]
 fn held_out_rows_are_those_of_the_last_run_and_measured_as_it_did() {
-    let s = Session::with("held-out-rows", "llama");
+    let s = Session::with("held-out-last", "llama");
     let rows = s.file("all.jsonl", &support::questions());
     s.ok(&format!("data {rows} --name rows\nattach-lora a --rank 4"));
     let trained = s.ok("train rows --steps 4 --learning-rate 1e-2 --valid 0.25 --template alpaca --train-on-prompt");
