@@ -5,6 +5,7 @@
 
 mod adapters;
 mod attach_lora;
+mod chat;
 mod clear;
 mod config;
 mod data;
@@ -98,6 +99,7 @@ const VERBS: &[Entry] = &[
     entry::<stop::Stop>(),
     entry::<eval::Eval>(),
     entry::<generate::Generate>(),
+    entry::<chat::Chat>(),
     entry::<merge::Merge>(),
     entry::<unmerge::Unmerge>(),
     entry::<memory::Memory>(),

@@ -86,7 +86,11 @@ impl Adapter {
         let broken = |e: safetensors::SafeTensorError| Error::format(format!("{}: {e}", path.display()));
         let file = SafeTensors::deserialize(&bytes).map_err(broken)?;
         let metadata = SafeTensors::read_metadata(&bytes).map_err(broken)?.1.metadata().clone().unwrap_or_default();
-        let mut adapter = Self::layout(config, linears).map_err(|e| e.context(dir.display()))?;
+        let mut adapter = Self::layout(config, linears).map_err(|e| {
+            // Nobody typed these targets: the file asks for what this program does not adapt.
+            let error = Error::unsupported(format!("{}: {}", dir.display(), e.message()));
+            error.hint(e.hint_text().unwrap_or("an adapter is loaded onto the model it was made for"))
+        })?;
         adapter.place(&file, linears).map_err(|e| e.context(path.display()))?;
         Ok((adapter, metadata))
     }

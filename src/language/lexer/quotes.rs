@@ -48,7 +48,9 @@ impl Lexer<'_> {
                 .at(open..open + quote.len())
                 .hint(format!("close it with `{quote}`; a word with an apostrophe stands in double quotes: \"don't\"")),
         };
-        self.incomplete(error, 0);
+        // An apostrophe in the middle of a word begins no text: another line would not help.
+        let in_word = self.text[..open].ends_with(char::is_alphanumeric);
+        if quote == "'" && in_word { self.problem(error) } else { self.incomplete(error, 0) }
     }
 
     /// Reads what stands in double quotes: text with escapes, and variables.
