@@ -72,7 +72,8 @@ fn work(arguments: &Arguments) -> Result<u8> {
 fn kernel(connection_file: &Path, arguments: &Arguments) -> Result<u8> {
     let lab = commands::start()?;
     lab.set_parameters(arguments.variables());
-    jupyter::run(connection_file, lab, commands::all())?;
+    jupyter::run(connection_file, lab.clone(), commands::all())?;
+    lab.stop();
     Ok(0)
 }
 
@@ -115,6 +116,7 @@ fn interactive(runner: &Runner) -> Result<u8> {
         unicode: !is_dumb(),
     };
     repl::run(front)?;
+    runner.lab().stop();
     Ok(if signals.is_terminated() { Kind::Interrupted.exit_code() } else { 0 })
 }
 

@@ -102,7 +102,7 @@ pub fn run(connection_file: &Path, lab: Lab, verbs: Vec<Command>) -> Result<()> 
         Error::format(message)
             .hint("Jupyter writes it and starts the kernel; loralab without arguments is the terminal")
     })?;
-    parent::watch(lab.cancel().clone());
+    parent::watch(lab.clone());
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
     let runtime = runtime.map_err(|e| Error::bug(format!("cannot start the runtime: {e}")).with_source(e))?;
     let served = runtime.block_on(async {

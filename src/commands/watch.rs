@@ -18,7 +18,9 @@ impl Verb for Watch {
         task.emit(Event::RunStarted(so_far(&training)));
         let first = std::sync::Arc::clone(&training.sink);
         let both = Both(first.as_ref(), task.sink);
-        let follow = Task::new(&both, task.cancel);
+        // A terminal has one sink for everything, and is told once.
+        let is_same = std::ptr::addr_eq(first.as_ref(), task.sink);
+        let follow = Task::new(if is_same { task.sink } else { &both }, task.cancel);
         loop {
             let going = train::piece(session, &mut training, follow);
             let stopped = training.run.outcome.stopped.as_ref();

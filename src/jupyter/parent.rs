@@ -3,13 +3,13 @@
 use std::thread;
 use std::time::Duration;
 
-use crate::event::Cancel;
+use crate::session::Lab;
 
 /// How long a running command has to put its work aside.
 const GRACE: Duration = Duration::from_secs(2);
 
 /// Watches the process that `JPY_PARENT_PID` names, if it names one.
-pub(super) fn watch(cancel: Cancel) {
+pub(super) fn watch(lab: Lab) {
     let named = std::env::var("JPY_PARENT_PID").ok().and_then(|text| text.trim().parse::<i32>().ok());
     let Some(parent) = named.filter(|&pid| pid > 0) else { return };
     // Its number can be given to another process, but a child that has lost its parent knows.
@@ -21,8 +21,9 @@ pub(super) fn watch(cancel: Cancel) {
                 || std::io::Error::last_os_error().raw_os_error() != Some(libc::ESRCH);
             if !is_there || (is_child && std::os::unix::process::parent_id() as i32 != parent) {
                 eprintln!("loralab kernel: the program that started the kernel is gone");
-                cancel.cancel();
+                lab.cancel().cancel();
                 thread::sleep(GRACE);
+                lab.stop();
                 std::process::exit(0);
             }
             thread::sleep(Duration::from_millis(500));

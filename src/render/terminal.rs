@@ -51,6 +51,8 @@ struct State {
     /// The row whose text is being streamed, and what other rows have said meanwhile.
     streaming: Option<String>,
     waiting: VecDeque<Event>,
+    /// What happened in the background while nobody could be told.
+    aside: Vec<Event>,
     /// Whether standard output stands in the middle of a line.
     line_open: bool,
     /// Whether lines are as wide as the terminal is at the moment.
@@ -107,6 +109,7 @@ impl Terminal {
             paced: None,
             streaming: None,
             waiting: VecDeque::new(),
+            aside: Vec::new(),
             line_open: false,
             follows_size: false,
             drawing: Drawing::Braille,
@@ -123,6 +126,9 @@ impl Terminal {
         state.clear();
         state.board = Board::default();
         state.paced = None;
+        for event in std::mem::take(&mut state.aside) {
+            state.print(&event);
+        }
     }
 
     /// Ends a statement with an error, shown on standard error. `cell` is the text its span counts in.
@@ -143,6 +149,13 @@ impl Terminal {
 impl Sink for Terminal {
     fn emit(&self, event: Event) {
         self.lock().show(event);
+    }
+
+    /// What happens in the background waits until the user has typed; only the end of a run and warnings are worth it.
+    fn emit_aside(&self, event: Event) {
+        if matches!(event, Event::RunEnded(_) | Event::Warning(_)) {
+            self.lock().aside.push(event);
+        }
     }
 
     /// Asks whoever sits at the terminal, if somebody does.

@@ -3,12 +3,12 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use serde_json::{Map, Value, json};
 
 use super::history::History;
-use super::state::Session;
+use super::state::{Nobody, Session};
 use crate::data::{DataSet, Format};
 use crate::error::{Error, Result};
 use crate::event::{Cancel, Event, Page, Sink, Task};
@@ -50,7 +50,11 @@ pub struct Lab {
 enum Request {
     Cell { text: String, sink: Arc<dyn Sink>, outcomes: Sender<Outcome> },
     Parameters(Map<String, Value>),
+    Stop(Sender<()>),
 }
+
+/// How long the end of a program waits for a training to be kept.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Deep enough for anything a command does.
 const STACK: usize = 16 << 20;
@@ -114,6 +118,15 @@ impl Lab {
         &self.history
     }
 
+    /// Stops a training in the background, before the program ends: every finished step is kept. Waits for it, but not for ever.
+    pub fn stop(&self) {
+        let (done, stopped) = channel();
+        if self.names().training.is_some() && self.requests.send(Request::Stop(done)).is_ok() {
+            // A command that does not end must not keep the program.
+            let _ = stopped.recv_timeout(PATIENCE);
+        }
+    }
+
     /// Names as they stand, without waiting for a running command.
     #[must_use]
     pub fn names(&self) -> Names {
@@ -146,7 +159,18 @@ fn serve(mut session: Session, dispatch: Dispatch, inbox: &Receiver<Request>, ca
                 };
                 work.cell();
                 // Before the outcomes end: whoever waits for them finds out whether anybody still has something to say.
+                session.front = Arc::new(Nobody);
                 drop(sink);
+            }
+            Request::Stop(done) => {
+                if let Some(training) = &session.training {
+                    training.cancel.cancel();
+                }
+                while session.training.is_some() {
+                    let _ = catch_unwind(AssertUnwindSafe(|| (dispatch.work)(&mut session)));
+                }
+                // Whoever asked may have stopped waiting.
+                let _ = done.send(());
             }
         }
     }

@@ -331,7 +331,7 @@ impl Session {
 }
 
 /// Listens to what nobody wants to hear.
-struct Nobody;
+pub(super) struct Nobody;
 
 impl Sink for Nobody {
     fn emit(&self, _: Event) {}

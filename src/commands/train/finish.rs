@@ -161,10 +161,11 @@ fn ended(training: &Training, stopped: Option<&Error>) -> RunEnded {
         }
         _ => {
             if let (Some(first), Some(last)) = (outcome.losses.first(), outcome.losses.last()) {
-                sentence += &format!(
-                    " Loss {:.2} → {:.2}; nothing was held out, so this is what it was trained on (--valid 0.1).",
-                    first.loss, last.loss
-                );
+                sentence += &format!(" Loss {:.2} → {:.2}", first.loss, last.loss);
+                sentence += match run.held_out {
+                    Some(_) => ".",
+                    None => "; nothing was held out, so this is what it was trained on (--valid 0.1).",
+                };
             }
         }
     }
@@ -176,7 +177,13 @@ fn ended(training: &Training, stopped: Option<&Error>) -> RunEnded {
         sentence,
         kept,
         interrupted: stopped.is_some(),
-        chart: loss_chart("", &losses, &run.evaluations().collect::<Vec<_>>(), run.end()),
+        // Of a run that was stopped only what there is: it may have been a hundredth of the way.
+        chart: loss_chart(
+            "",
+            &losses,
+            &run.evaluations().collect::<Vec<_>>(),
+            if stopped.is_some() { step } else { run.end() },
+        ),
     }
 }
 

@@ -186,3 +186,16 @@ fn samples_are_shown_where_a_run_is_looked_at() {
     let last = s.ok("generate \"What is 1 and 1?\" --adapters a --max-tokens 48");
     assert_eq!(last["rows"][0]["text"], json!(said[2].1));
 }
+
+#[test]
+fn the_end_of_the_program_keeps_what_the_background_has_learnt() {
+    let s = ready("background-ends");
+    let run = s.ok("train rows --steps 10000000 --learning-rate 1e-3 --background")["run"].as_str().unwrap().to_owned();
+    while s.ok("runs")["runs"].as_array().unwrap().iter().all(|r| r["run"] != json!(run) || r["steps"] == 0) {}
+    s.lab().stop();
+    let kept = s.ok(&format!("runs {run}"));
+    assert_eq!(kept["result"]["interrupted"], true);
+    assert_eq!(s.ok("adapters a")["steps"], kept["result"]["steps"]);
+    s.lab().stop();
+    assert_eq!(s.ok("train --resume --max-seq-len 511 --more 1")["steps"], 1);
+}
