@@ -151,7 +151,7 @@ impl Evaluator {
             samples[i].append_to(&mut batch, &mut scored, uses);
         }
         decoder.forward(&pass, &batch, &mut self.arena, None)?;
-        let mut nll = decoder.score(&pass, &batch, &self.arena, &scored)?.into_iter().map(f64::from);
+        let mut nll = decoder.score(&pass, &self.arena, &scored)?.into_iter().map(f64::from);
         for &i in now {
             let count = samples[i].scored();
             self.results[i] = Some((nll.by_ref().take(count).sum::<f64>(), count));

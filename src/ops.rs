@@ -153,7 +153,7 @@ pub struct RopeTable {
 pub struct HeadGrads<'a> {
     /// Factor of the gradient: one over the scored tokens of the whole optimizer step.
     pub scale: f32,
-    /// `[rows, hidden]`; overwritten, zero where no token is scored.
+    /// `[rows, hidden]`; overwritten where a token is scored, left alone elsewhere.
     pub dhidden: &'a mut Buffer<f32>,
     /// `[vocabulary, hidden]`, added to.
     pub dweight: Option<&'a mut Buffer<f32>>,
@@ -254,12 +254,10 @@ pub trait Backend: Send + Sync {
     fn gate_backward(&self, n: usize, dout: &Buffer<f32>, gate: &mut Buffer<f32>, up: &mut Buffer<f32>) -> Result<()>;
 
     /// Negative log-likelihood of `targets[i]` after `hidden[rows[i]]` under `softmax(hidden · weightᵀ)`; gradients if wanted.
-    /// `hidden` is `[total_rows, width]`.
-    #[allow(clippy::too_many_arguments)]
+    /// `hidden` is `[any, width]`.
     fn head_loss(
         &self,
         hidden: &Buffer<f32>,
-        total_rows: usize,
         rows: &[usize],
         targets: &[u32],
         weight: &Weight,

@@ -67,6 +67,9 @@ pub struct Gradients<'a, 'b> {
     pub base: Option<&'b mut BaseGradients>,
 }
 
+/// Logits between two looks at the cancel token: about half a second's work on two cores for a width of 576.
+const HEAD_LOGITS: usize = 16 << 20;
+
 impl Decoder {
     /// The output head.
     #[must_use]
@@ -117,11 +120,31 @@ impl Decoder {
     /// Negative log-likelihood of each scored token after [`Decoder::forward`], in nats.
     ///
     /// # Errors
-    /// Out of memory for scratch.
-    pub fn score(&self, pass: &Pass<'_>, batch: &Batch, arena: &Arena, scored: &Scored) -> Result<Vec<f32>> {
+    /// Interrupted; out of memory for scratch.
+    pub fn score(&self, pass: &Pass<'_>, arena: &Arena, scored: &Scored) -> Result<Vec<f32>> {
+        self.head_loss(pass, &arena.normed, scored, None)
+    }
+
+    /// The head's loss and gradient, some rows at a time: it is the longest operation, and an interrupt has to be heard.
+    fn head_loss(
+        &self,
+        pass: &Pass<'_>,
+        hidden: &Buffer<f32>,
+        scored: &Scored,
+        mut grads: Option<HeadGrads<'_>>,
+    ) -> Result<Vec<f32>> {
         let mut nll = vec![0.0; scored.rows.len()];
-        let (rows, targets) = (&scored.rows, &scored.targets);
-        pass.backend.head_loss(&arena.normed, batch.rows(), rows, targets, self.head(), &mut nll, None)?;
+        let some = (HEAD_LOGITS / self.spec.vocabulary).max(16);
+        let parts = scored.rows.chunks(some).zip(scored.targets.chunks(some)).zip(nll.chunks_mut(some));
+        for ((rows, targets), nll) in parts {
+            pass.cancel.check()?;
+            let grads = grads.as_mut().map(|g| HeadGrads {
+                scale: g.scale,
+                dhidden: &mut *g.dhidden,
+                dweight: g.dweight.as_deref_mut(),
+            });
+            pass.backend.head_loss(hidden, rows, targets, self.head(), nll, grads)?;
+        }
         Ok(nll)
     }
 
@@ -150,15 +173,15 @@ impl Decoder {
         gradients: &mut Gradients<'_, '_>,
     ) -> Result<Vec<f32>> {
         let (rows, eps, backend) = (batch.rows(), self.spec.norm_eps, pass.backend);
-        let mut nll = vec![0.0; scored.rows.len()];
         let Arena { keep, streams, layers, normed, gated, back, rope, .. } = arena;
         let Some(back) = back else { unreachable!("an arena without gradients is for forward passes only") };
+        backend.zero(rows * self.spec.hidden, &mut back.normed)?;
         let head = HeadGrads {
             scale,
             dhidden: &mut back.normed,
             dweight: gradients.base.as_deref_mut().map(BaseGradients::head_mut),
         };
-        backend.head_loss(normed, rows, &scored.rows, &scored.targets, self.head(), &mut nll, Some(head))?;
+        let nll = self.head_loss(pass, normed, scored, Some(head))?;
         backend.zero(rows * self.spec.hidden, &mut back.stream)?;
         let dnorm = gradients.base.as_deref_mut().map(|b| &mut b.norm);
         let last = &streams[self.spec.layers];

@@ -130,14 +130,13 @@ impl Backend for Cpu {
     fn head_loss(
         &self,
         hidden: &Buffer<f32>,
-        total_rows: usize,
         rows: &[usize],
         targets: &[u32],
         weight: &Weight,
         nll: &mut [f32],
         grads: Option<HeadGrads<'_>>,
     ) -> Result<()> {
-        head::loss(&self.pool, hidden.host(), total_rows, rows, targets, weight, nll, grads)
+        head::loss(&self.pool, hidden.host(), rows, targets, weight, nll, grads)
     }
 
     fn logits(&self, hidden: &Buffer<f32>, rows: &[usize], weight: &Weight, out: &mut [f32]) -> Result<()> {

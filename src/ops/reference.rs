@@ -294,7 +294,6 @@ impl Backend for Reference {
     fn head_loss(
         &self,
         hidden: &Buffer<f32>,
-        total_rows: usize,
         rows: &[usize],
         targets: &[u32],
         weight: &Weight,
@@ -303,9 +302,6 @@ impl Backend for Reference {
     ) -> Result<()> {
         let (vocabulary, width) = (weight.rows(), weight.cols());
         let w = weight.to_f32();
-        if let Some(grads) = &mut grads {
-            grads.dhidden.host_mut()[..total_rows * width].fill(0.0);
-        }
         for (i, (&row, &target)) in rows.iter().zip(targets).enumerate() {
             let h = &hidden.host()[row * width..(row + 1) * width];
             let logits = product((1, width, vocabulary), |_, l| h[l], |l, j| w[j * width + l]);
@@ -313,6 +309,7 @@ impl Backend for Reference {
             let sum: f64 = logits.iter().map(|x| f64::from(x - max).exp()).sum();
             nll[i] = (f64::from(max) + sum.ln() - f64::from(logits[target as usize])) as f32;
             let Some(grads) = &mut grads else { continue };
+            grads.dhidden.host_mut()[row * width..(row + 1) * width].fill(0.0);
             for (id, logit) in logits.iter().enumerate() {
                 let p = f64::from(logit - max).exp() / sum - if id == target as usize { 1.0 } else { 0.0 };
                 let g = (p * f64::from(grads.scale)) as f32;

@@ -18,7 +18,6 @@ const TILE: usize = 16 << 20;
 pub(super) fn loss(
     pool: &Pool,
     hidden: &[f32],
-    total_rows: usize,
     rows: &[usize],
     targets: &[u32],
     weight: &Weight,
@@ -26,9 +25,6 @@ pub(super) fn loss(
     mut grads: Option<HeadGrads<'_>>,
 ) -> Result<()> {
     let (vocabulary, width) = (weight.rows(), weight.cols());
-    if let Some(grads) = &mut grads {
-        grads.dhidden.host_mut()[..total_rows * width].fill(0.0);
-    }
     let height = (TILE / vocabulary).clamp(16, 4096).min(rows.len().max(1));
     let mut logits = pool.take(height * vocabulary)?;
     let mut gathered = pool.take(height * width)?;
