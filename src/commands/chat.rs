@@ -9,8 +9,6 @@ use crate::data::Rendering;
 use crate::error::{Error, Result};
 use crate::event::{Event, Task};
 use crate::generate::{Sampler, generate};
-use crate::lora::Adapter;
-use crate::model::Use;
 use crate::model::tokenizer::Message;
 use crate::session::{Answer, Session};
 
@@ -69,10 +67,7 @@ impl Verb for Chat {
             ))
             .hint("chat --new begins another"));
         }
-        let (adapters, uses): (Vec<&Adapter>, Vec<Use>) = match speaker.as_str() {
-            "base" => (Vec::new(), Vec::new()),
-            names => session.combination(names, 1.0)?,
-        };
+        let (adapters, uses) = session.combination(&speaker, 1.0)?;
         let sampler =
             Sampler { temperature: self.temperature, top_p: self.top_p, max_tokens: self.max_tokens, seed: self.seed };
         let (stop, backend) = (base.stop_tokens(), session.backend.as_ref());

@@ -112,13 +112,9 @@ pub(super) fn measure(
         }
     }
     let decoder = &session.base()?.decoder;
-    match subject {
-        "base" | "original" => evaluate(decoder, None, samples, session.backend.as_ref(), task),
-        names => {
-            let (adapters, uses) = session.combination(names, scale)?;
-            evaluate_with(decoder, &adapters, &uses, samples, session.backend.as_ref(), task)
-        }
-    }
+    let names = if subject == "original" { "base" } else { subject };
+    let (adapters, uses) = session.combination(names, scale)?;
+    evaluate_with(decoder, &adapters, &uses, samples, session.backend.as_ref(), task)
 }
 
 fn row(adapter: &str, data: &str, e: &Evaluation) -> Value {

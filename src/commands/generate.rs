@@ -10,8 +10,6 @@ use crate::data::Rendering;
 use crate::error::{Error, Result};
 use crate::event::{Event, Task};
 use crate::generate::{Sampler, generate};
-use crate::lora::Adapter;
-use crate::model::Use;
 use crate::model::tokenizer::Message;
 use crate::session::{Answer, Session};
 
@@ -80,10 +78,7 @@ impl Verb for Generate {
         session.partial = Some(json!({"rows": rows, "prompt_tokens": ids.len()}));
         let base = session.base()?;
         for subject in &subjects {
-            let (adapters, uses): (Vec<&Adapter>, Vec<Use>) = match subject.as_str() {
-                "base" => (Vec::new(), Vec::new()),
-                names => session.combination(names, self.scale as f32)?,
-            };
+            let (adapters, uses) = session.combination(subject, self.scale as f32)?;
             let backend = session.backend.as_ref();
             let made = generate(
                 &base.decoder,

@@ -15,7 +15,6 @@ use crate::eval::evaluate_with;
 use crate::event::{Cell, Event, Table, Task, units};
 use crate::lora::Adapter;
 use crate::model;
-use crate::model::Use;
 use crate::quant::{DType, Dense, QuantSpec, Weight};
 use crate::session::{Answer, Base, Session};
 
@@ -228,10 +227,7 @@ fn measure(
     task: Task<'_>,
 ) -> Result<Option<Measured>> {
     let Some(samples) = samples else { return Ok(None) };
-    let (adapters, uses): (Vec<&Adapter>, Vec<Use>) = match adapter {
-        Some(name) => session.combination(name, 1.0)?,
-        None => (Vec::new(), Vec::new()),
-    };
+    let (adapters, uses) = session.combination(adapter.unwrap_or("base"), 1.0)?;
     let start = Instant::now();
     let decoder = &session.base()?.decoder;
     let evaluation = evaluate_with(decoder, &adapters, &uses, samples, session.backend.as_ref(), task)?;

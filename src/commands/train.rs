@@ -137,13 +137,18 @@ impl Verb for Train {
             task.emit(Event::Next(vec!["watch".to_owned(), "stop".to_owned()]));
             return Ok(json!({"run": run, "background": true}));
         }
-        let (answer, stopped) = finish(session, Box::new(training), task)?;
-        match stopped {
-            None => Ok(answer),
-            Some(error) => {
-                session.partial = Some(answer);
-                Err(error)
-            }
+        let ended = finish(session, Box::new(training), task)?;
+        answered(session, ended)
+    }
+}
+
+/// The answer of a command whose training has ended; of one that was stopped it is the result so far.
+pub(super) fn answered(session: &mut Session, (answer, stopped): (Value, Option<Error>)) -> Answer {
+    match stopped {
+        None => Ok(answer),
+        Some(error) => {
+            session.partial = Some(answer);
+            Err(error)
         }
     }
 }

@@ -37,15 +37,9 @@ impl Verb for Watch {
                 Err(error) => return Err(train::give_up(session, *training, error)),
             }
         }
-        let (answer, stopped) = train::end(session, *training, follow)?;
-        session.trained = Some(answer.clone());
-        match stopped {
-            None => Ok(answer),
-            Some(error) => {
-                session.partial = Some(answer);
-                Err(error)
-            }
-        }
+        let ended = train::end(session, *training, follow)?;
+        session.trained = Some(ended.0.clone());
+        train::answered(session, ended)
     }
 }
 

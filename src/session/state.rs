@@ -231,12 +231,15 @@ impl Session {
         }
     }
 
-    /// Adapters and their uses for a combination like `A` or `A+B`, of strength `scale`; none for the base alone.
+    /// Adapters and their uses for a combination like `A` or `A+B`, of strength `scale`; none for `base`.
     ///
     /// # Errors
     /// A name that is not live.
     pub fn combination(&self, names: &str, scale: f32) -> Result<(Vec<&Adapter>, Vec<Use>)> {
         let (mut adapters, mut uses) = (Vec::new(), Vec::new());
+        if names == "base" {
+            return Ok((adapters, uses));
+        }
         for (slot, name) in names.split('+').map(str::trim).enumerate() {
             self.check_not_merged(name)?;
             adapters.push(&self.adapter(name)?.adapter);

@@ -128,11 +128,12 @@ impl Train {
                 Error::usage("--epochs 0: nothing would be trained").hint("--epochs 1 goes through the data once")
             );
         }
-        let warmup = match (self.warmup_steps, self.warmup_ratio) {
-            (Some(steps), _) => steps,
-            (None, ratio) => (ratio.unwrap_or(0.0) * steps as f64).ceil() as usize,
-        };
-        Ok(Schedule { shape: self.schedule.parse()?, warmup, steps, begin: 0 })
+        Ok(Schedule { shape: self.schedule.parse()?, warmup: self.warmup(steps), steps, begin: 0 })
+    }
+
+    /// Steps of the warm-up of a schedule of so many steps.
+    pub(super) fn warmup(&self, steps: usize) -> usize {
+        self.warmup_steps.unwrap_or_else(|| (self.warmup_ratio.unwrap_or(0.0) * steps as f64).ceil() as usize)
     }
 
     pub(super) fn settings(&self, schedule: Schedule) -> Result<Settings> {

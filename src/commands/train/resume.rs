@@ -54,10 +54,7 @@ impl Train {
         let schedule = match self.more {
             // Its own schedule has a warm-up only if it is asked for now.
             Some(steps) => {
-                let warmup = match (self.warmup_steps, self.warmup_ratio) {
-                    (Some(steps), _) => steps,
-                    (None, ratio) => (ratio.unwrap_or(0.0) * steps as f64).ceil() as usize,
-                };
+                let warmup = self.warmup(steps);
                 Schedule { shape: flags.schedule.parse()?, warmup, steps, begin: position.step }
             }
             None if position.step >= position.begin + position.steps => {
@@ -67,11 +64,7 @@ impl Train {
             None => {
                 check_data(&record, &position.data, material.tokenized())?;
                 let steps = position.steps;
-                let warmup = match (flags.warmup_steps, flags.warmup_ratio) {
-                    (Some(steps), _) => steps,
-                    (None, ratio) => (ratio.unwrap_or(0.0) * steps as f64).ceil() as usize,
-                };
-                Schedule { shape: flags.schedule.parse()?, warmup, steps, begin: position.begin }
+                Schedule { shape: flags.schedule.parse()?, warmup: flags.warmup(steps), steps, begin: position.begin }
             }
         };
         let settings = flags.settings(schedule)?;
