@@ -101,11 +101,14 @@ fn interactive(runner: &Runner) -> Result<u8> {
     let signals = runner.signals();
     signals.begin_prompting();
     let terminal = runner.terminal();
+    let mut line = 0;
     let front = repl::Front {
         verbs: commands::all(),
         names: Box::new(|| runner.lab().names()),
         execute: Box::new(|cell| {
             signals.begin();
+            line += 1;
+            runner.lab().history().add(line, cell);
             // The error has been shown; the prompt comes back all the same.
             let _ = runner.unechoed(cell);
             signals.end();

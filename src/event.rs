@@ -20,6 +20,11 @@ pub trait Sink: Send + Sync {
         self.emit(event);
     }
 
+    /// Whether what is shown is kept as a notebook, which is to run to its end without anybody.
+    fn is_notebook(&self) -> bool {
+        false
+    }
+
     /// Asks the user whether to go on with something that loses work; `None` where nobody can be asked.
     fn confirm(&self, _question: &str) -> Option<bool> {
         None
@@ -223,6 +228,8 @@ pub struct RunInfo {
     pub steps: usize,
     /// Losses of the steps before the first, and held-out losses, by step.
     pub earlier: (Vec<(usize, f64)>, Vec<(usize, f64)>),
+    /// What [`Step::elapsed`] counts from before the first step: a run that is followed from its middle has worked already.
+    pub worked: Duration,
 }
 
 /// One optimizer step.

@@ -107,7 +107,12 @@ fn read(editor: &mut Editor<Assistant<'_>, FileHistory>, color: bool, unicode: b
 
 /// Whether the user goes though something is not saved. Somebody who is gone does not answer.
 fn may_leave(editor: &Editor<Assistant<'_>, FileHistory>, confirm: &dyn Fn(&str) -> Option<bool>) -> bool {
-    let unsaved = editor.helper().map_or_else(Vec::new, |assistant| assistant.names().unsaved);
+    let names = editor.helper().map_or_else(Default::default, |assistant| assistant.names());
+    if let Some(training) = names.training {
+        let question = format!("{training} is being trained; every finished step will be kept. Stop it and leave?");
+        return confirm(&question).unwrap_or(true);
+    }
+    let unsaved = names.unsaved;
     if unsaved.is_empty() {
         return true;
     }

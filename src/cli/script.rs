@@ -64,6 +64,10 @@ fn run_notebook(runner: &Runner, name: &str, mut notebook: Notebook, output: Opt
 struct Both(Arc<dyn Sink>, Arc<dyn Sink>);
 
 impl Sink for Both {
+    fn is_notebook(&self) -> bool {
+        true
+    }
+
     fn emit(&self, event: Event) {
         self.0.emit(event.clone());
         self.1.emit(event);

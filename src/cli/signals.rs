@@ -1,4 +1,4 @@
-//! Ctrl-C and SIGTERM: they ask the running command to stop, and end a program that does not answer.
+//! Ctrl-C, SIGTERM and SIGHUP: they ask the running command to stop, and end a program that does not answer.
 
 use std::io::Write;
 use std::sync::Arc;
@@ -116,7 +116,7 @@ impl Signals {
     }
 }
 
-/// SIGTERM is handled by [`terminate`]. It interrupts what waits in the system, so that the prompt notices; the standard
+/// SIGTERM, and SIGHUP of a terminal that is closed, are handled by [`terminate`]. It interrupts what waits in the system, so that the prompt notices; the standard
 /// library takes up everything else again.
 #[cfg(unix)]
 fn catch_termination() {
@@ -125,7 +125,9 @@ fn catch_termination() {
     unsafe {
         let mut action: libc::sigaction = std::mem::zeroed();
         action.sa_sigaction = terminate as *const () as libc::sighandler_t;
-        libc::sigaction(libc::SIGTERM, &raw const action, std::ptr::null_mut());
+        for signal in [libc::SIGTERM, libc::SIGHUP] {
+            libc::sigaction(signal, &raw const action, std::ptr::null_mut());
+        }
     }
 }
 

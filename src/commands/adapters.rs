@@ -34,6 +34,9 @@ impl Verb for Adapters {
             for live in &session.adapters {
                 let active = session.active.iter().find(|(n, _)| *n == live.name);
                 let state = match (active, live.saved) {
+                    _ if session.training.as_ref().is_some_and(|t| t.adapter.as_ref() == Some(&live.name)) => {
+                        "being trained".to_owned()
+                    }
                     (Some((_, w)), _) if *w != 1.0 => format!("active × {w}"),
                     (Some(_), true) => "active".to_owned(),
                     (Some(_), false) => "active, not saved".to_owned(),

@@ -45,6 +45,11 @@ pub(super) fn explain(
             let error = Error::usage(format!("{name} has no argument {argument}")).at(place(&argument));
             let flags: Vec<String> =
                 command.get_arguments().filter_map(Arg::get_long).map(|flag| format!("--{flag}")).collect();
+            let flag = argument.split('=').next().unwrap_or_default().trim_start_matches('-');
+            let of_another = |c: &Command| c.get_arguments().any(|a| a.get_long() == Some(flag));
+            if let Some(other) = super::all().into_iter().find(of_another).filter(|_| argument.starts_with("--")) {
+                return Err(error.hint(format!("--{flag} belongs to {}", other.get_name())));
+            }
             match nearest(argument.split('=').next().unwrap_or_default(), flags.iter().map(String::as_str)) {
                 Some(near) => error.hint(format!("did you mean {near}?")),
                 None => error.hint(quoted(command, rest, &argument).unwrap_or_else(usage)),

@@ -25,8 +25,7 @@ impl Verb for Drop {
         session.check_free(Some(&self.name))?;
         let live = &session.adapters[index];
         if !live.saved && !self.force {
-            let kept = live.run.as_ref().map_or_else(String::new, |run| format!("; runs/{run} keeps a copy"));
-            return Err(Error::state(format!("{} was trained and is not saved{kept}", self.name))
+            return Err(Error::state(format!("{} was trained and is not saved{}", self.name, session.copy_of(live)))
                 .hint(format!("save-adapter {} DIR, or drop {} --force", self.name, self.name)));
         }
         session.adapters.remove(index);

@@ -66,10 +66,9 @@ impl Verb for Load {
             task.emit(Event::Text(format!("{} is loaded already; --reload starts over", base.opened.name)));
             return Ok(answer(base));
         }
-        check_unsaved(session, self.force, task)?;
-
         let mut opened = source::open(&self.source, self.revision.as_deref(), &task)?;
         let spec = Spec::from_config(&opened.config).map_err(|e| e.context(&opened.location))?;
+        check_unsaved(session, self.force, task.sink.is_notebook(), task)?;
         let before = memory::allocated();
         let files = &opened.tokenizer;
         let tokenizer =
@@ -150,17 +149,21 @@ fn left_over(names: &[String]) -> String {
     format!("the model has no place for {count} of the checkpoint: {shown}{more}")
 }
 
-/// Refuses to drop what was trained and not saved, unless the user is asked and says yes.
-pub(super) fn check_unsaved(session: &Session, force: bool, task: Task<'_>) -> Result<()> {
+/// Refuses to drop what was trained and not saved, unless the user is asked and says yes. With `is_kept_enough` the copy that a
+/// run keeps of an adapter will do, with a warning.
+pub(super) fn check_unsaved(session: &Session, force: bool, is_kept_enough: bool, task: Task<'_>) -> Result<()> {
     let unsaved_base = session.base.as_ref().filter(|base| base.unsaved);
     let error = match (unsaved_base, session.adapters.iter().find(|a| !a.saved)) {
         _ if force => return Ok(()),
         (Some(base), _) => Error::state(format!("{} was trained whole and is not saved", base.opened.name))
             .hint("merge --save DIR, or --force"),
         (None, Some(live)) => {
-            let kept = live.run.as_ref().map_or_else(String::new, |run| format!("; runs/{run} keeps a copy"));
-            Error::state(format!("adapter {} was trained and is not saved{kept}", live.name))
-                .hint(format!("save-adapter {} DIR, or --force", live.name))
+            let message = format!("adapter {} was trained and is not saved{}", live.name, session.copy_of(live));
+            if live.run.is_some() && is_kept_enough {
+                task.emit(Event::Warning(message));
+                return Ok(());
+            }
+            Error::state(message).hint(format!("save-adapter {} DIR, or --force", live.name))
         }
         (None, None) => return Ok(()),
     };

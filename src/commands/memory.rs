@@ -28,6 +28,11 @@ impl Verb for Memory {
             "peak_memory_bytes": report.peak_bytes,
         });
         task.emit(Event::Memory(report));
+        let gone = PURPOSES.iter().filter(|p| p.is_passing() && memory::held(**p) == 0 && memory::peak(**p) > 0);
+        let gone: Vec<String> = gone.map(|p| format!("{} {}", p.name(), units::bytes(memory::peak(*p)))).collect();
+        if !gone.is_empty() {
+            task.emit(Event::Text(format!("freed again, at most so far: {}", gone.join(" · "))));
+        }
         Ok(answer)
     }
 }
@@ -35,8 +40,8 @@ impl Verb for Memory {
 fn report(session: &Session) -> MemoryReport {
     let mut parts: Vec<MemoryPart> = Vec::new();
     for purpose in PURPOSES {
-        let (bytes, peak) = (memory::held(purpose), memory::peak(purpose));
-        if bytes > 0 || (peak > 0 && purpose.is_passing()) {
+        let bytes = memory::held(purpose);
+        if bytes > 0 {
             parts.push(MemoryPart { name: purpose.name().to_owned(), bytes, why: why(session, purpose) });
         }
     }

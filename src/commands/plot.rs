@@ -37,16 +37,26 @@ impl Verb for Plot {
             [] => return Err(Error::not_found("there is no run to plot").hint("train DATA makes one")),
             [run] => {
                 let (losses, evals) = run.curves();
-                let steps = run.config["steps"].as_u64().map_or(losses.len(), |steps| steps as usize);
-                loss_chart(run.config["title"].as_str().unwrap_or(&run.id), &losses, &evals, steps)
+                loss_chart(run.config["title"].as_str().unwrap_or(&run.id), &losses, &evals, losses.len())
             }
             several => {
                 let series = |run: &crate::train::RunRecord| {
                     let (losses, evals) = run.curves();
                     let smooth = loss_chart("", &losses, &evals, 0).series.into_iter().find(|s| s.style == Style::Bold);
-                    Series { name: run.id.clone(), points: smooth.map_or(Vec::new(), |s| s.points), style: Style::Bold }
+                    let adapter = run.config["adapter"].as_str().unwrap_or("the whole model");
+                    Series {
+                        name: format!("{} {adapter}", run.id),
+                        points: smooth.map_or(Vec::new(), |s| s.points),
+                        style: Style::Bold,
+                    }
                 };
-                Chart { x: "step", y: "loss", series: several.iter().map(series).collect(), ..Chart::default() }
+                Chart {
+                    title: format!("loss of {} runs, smoothed", several.len()),
+                    x: "step",
+                    y: "loss",
+                    series: several.iter().map(series).collect(),
+                    ..Chart::default()
+                }
             }
         };
         task.emit(Event::Chart(chart));

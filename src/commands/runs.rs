@@ -26,8 +26,10 @@ impl Verb for Runs {
             task.emit(Event::Text("there are no runs yet".to_owned()));
             return Ok(json!({"runs": []}));
         }
-        let mut table =
-            Table { columns: vec!["run", "model", "adapter", "data", "steps", "loss", "held out"], ..Table::default() };
+        let mut table = Table {
+            columns: vec!["run", "adapter", "model", "data", "steps", "loss", "held out", ""],
+            ..Table::default()
+        };
         let mut rows = Vec::new();
         for run in &runs {
             let (losses, evals) = run.curves();
@@ -35,12 +37,13 @@ impl Verb for Runs {
             let last = |points: &[(usize, f64)]| points.last().map_or(Cell::Empty, |p| Cell::Number(p.1, 4));
             table.rows.push(vec![
                 Cell::from(run.id.as_str()),
-                text("model"),
                 text("adapter"),
+                Cell::Text(format!("{} · {}", run.config["model"].as_str().unwrap_or_default(), kind(run))),
                 text("data"),
                 Cell::Count(losses.len() as u64),
                 last(&losses),
                 last(&evals),
+                Cell::Text(state(run, losses.len())),
             ]);
             rows.push(json!({"run": run.id, "model": run.config["model"], "adapter": run.config["adapter"],
                 "data": run.config["data"], "steps": losses.len(), "loss": losses.last().map(|l| l.1),
@@ -48,6 +51,25 @@ impl Verb for Runs {
         }
         task.emit(Event::Table(table));
         Ok(json!({"runs": rows}))
+    }
+}
+
+/// The type of the base it trained on, as titles write it.
+fn kind(run: &RunRecord) -> String {
+    let name = run.config["type"].as_str().unwrap_or_default();
+    if matches!(name, "nf4" | "fp4" | "int8") { name.to_uppercase() } else { name.to_owned() }
+}
+
+/// How a run ended, unless it made all its steps.
+fn state(run: &RunRecord, made: usize) -> String {
+    let steps = run.config["steps"].as_u64().unwrap_or(0) as usize;
+    match run.result() {
+        _ if made >= steps => String::new(),
+        Some(result) if result["interrupted"] == true => {
+            format!("stopped, {} to go", units::count((steps - made) as u64))
+        }
+        Some(_) => "ended early".to_owned(),
+        None => "not ended".to_owned(),
     }
 }
 
@@ -63,11 +85,14 @@ fn show(run: &RunRecord, task: Task<'_>) -> Answer {
         first_step: losses.len() + 1,
         steps,
         earlier: (losses.clone(), evals.clone()),
+        ..RunInfo::default()
     }));
     for (step, text) in run.samples() {
         task.emit(Event::Sampled { step, text });
     }
     let result = run.result();
+    // Of a run that was stopped the chart shows what there is: it may have been a hundredth of the way.
+    let is_whole = losses.len() >= steps;
     let sentence = match result.as_ref().and_then(|r| r["sentence"].as_str()) {
         Some(sentence) => sentence.to_owned(),
         None => format!("run {} has not ended: {} of {steps} are noted.", run.id, units::plural(losses.len(), "step")),
@@ -75,11 +100,11 @@ fn show(run: &RunRecord, task: Task<'_>) -> Answer {
     task.emit(Event::RunEnded(RunEnded {
         sentence,
         kept: run.dir.display().to_string(),
-        interrupted: losses.len() < steps,
-        chart: loss_chart("", &losses, &evals, steps),
+        interrupted: !is_whole,
+        chart: loss_chart("", &losses, &evals, losses.len()),
     }));
     let mut next = Vec::new();
-    if losses.len() < steps && run.dir.join(checkpoint::FILE).exists() {
+    if !is_whole && run.dir.join(checkpoint::FILE).exists() {
         next.push(format!("train --resume {}", run.id));
     }
     let adapter = run.dir.join("adapter");

@@ -36,6 +36,10 @@ impl Verb for Status {
                 task.emit(Event::Text(adapters));
             }
         }
+        if let Some(training) = &session.training {
+            task.emit(Event::Text(training.standing()));
+            task.emit(Event::Next(vec!["watch".to_owned(), "stop".to_owned()]));
+        }
         task.emit(Event::Text(format!(
             "{} held, {} left",
             units::bytes(memory::resident()),
@@ -47,6 +51,7 @@ impl Verb for Status {
             "merged": session.base.as_ref().map(|b| b.merged.iter().map(|m| m.adapter.clone()).collect::<Vec<_>>()),
             "adapters": session.adapters.iter().map(|a| a.name.clone()).collect::<Vec<_>>(),
             "active": active,
+            "training": session.training.as_ref().map(|t| t.name()),
             "data": session.data.iter().map(|d| d.name.clone()).collect::<Vec<_>>(),
             "resident_bytes": memory::resident(),
             "available_bytes": memory::available(),

@@ -22,7 +22,7 @@ impl Verb for Unload {
 
     fn run(self, session: &mut Session, task: Task<'_>) -> Answer {
         let name = session.base()?.opened.name.clone();
-        super::load::check_unsaved(session, self.force, task)?;
+        super::load::check_unsaved(session, self.force, false, task)?;
         let before = memory::resident();
         session.adapters.clear();
         session.active.clear();

@@ -70,6 +70,7 @@ fn so_far(training: &Training) -> RunInfo {
         first_step: run.trainer.step + 1,
         steps: run.end(),
         earlier: (losses, run.evaluations().collect()),
+        worked: run.outcome.worked,
     }
 }
 

@@ -47,7 +47,8 @@ pub fn percent(share: f64) -> String {
     } else if p.abs() >= 0.1 {
         format!("{p:.1} %")
     } else {
-        format!("{p:.2e} %").replace("e-", "e−")
+        let sign = if p < 0.0 { "> −" } else { "< " };
+        format!("{sign}0.1 %")
     }
 }
 

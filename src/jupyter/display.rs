@@ -95,6 +95,10 @@ impl Sink for CellSink {
         let _ = self.queue.send(Item::Event(self.id.clone(), event));
     }
 
+    fn is_notebook(&self) -> bool {
+        true
+    }
+
     fn confirm(&self, question: &str) -> Option<bool> {
         let (stdin, cancel) = self.asking.as_ref()?;
         let answer = stdin.ask(&self.request, &format!("{question} [y/N] "), cancel)?;

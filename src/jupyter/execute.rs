@@ -178,6 +178,10 @@ struct Silent(Arc<CellSink>);
 impl Sink for Silent {
     fn emit(&self, _: Event) {}
 
+    fn is_notebook(&self) -> bool {
+        self.0.is_notebook()
+    }
+
     fn confirm(&self, question: &str) -> Option<bool> {
         self.0.confirm(question)
     }

@@ -40,11 +40,12 @@ impl Ink {
     }
 
     pub(super) fn error(self, text: &str) -> String {
-        self.paint("1;31", text)
+        // Not bold: Jupyter's bold red cannot be read on the ground it gives to errors in the dark.
+        self.paint("31", text)
     }
 
     pub(super) fn warning(self, text: &str) -> String {
-        self.paint("1;33", text)
+        self.paint("33", text)
     }
 
     pub(super) fn hint(self, text: &str) -> String {

@@ -186,10 +186,14 @@ impl Board {
     }
 
     /// Tokens a second, the time left, the memory held: as far as they are known.
+    fn elapsed(&self, step: &Step) -> Duration {
+        step.elapsed.saturating_sub(self.info.as_ref().map_or(Duration::ZERO, |info| info.worked))
+    }
+
     fn pace(&self) -> Vec<String> {
         let mut parts = Vec::new();
         let Some(last) = self.last else { return parts };
-        let elapsed = last.elapsed.as_secs_f64();
+        let elapsed = self.elapsed(&last).as_secs_f64();
         if elapsed > 0.0 {
             parts.push(format!("{} tok/s", units::rate(self.tokens as f64 / elapsed)));
         }
@@ -208,7 +212,7 @@ impl Board {
         let (info, last) = (self.info.as_ref()?, self.last?);
         let made = (last.step + 1).checked_sub(info.first_step.max(1)).filter(|&made| made > 0)?;
         let to_come = info.steps.saturating_sub(last.step);
-        Duration::try_from_secs_f64(last.elapsed.as_secs_f64() * to_come as f64 / made as f64).ok()
+        Duration::try_from_secs_f64(self.elapsed(&last).as_secs_f64() * to_come as f64 / made as f64).ok()
     }
 
     /// The whole page, ended by a line break: title, settings, live line while it runs, chart, evaluations, and at the

@@ -26,7 +26,8 @@ pub fn braille(chart: &Chart, width: usize, height: usize, ink: Ink) -> String {
     let left = ticks + 2;
     let longest = names.iter().map(|name| ansi::width(name)).max().unwrap_or(0);
     let room = if longest == 0 { 0.0 } else { plot.margin(width as f64, left as f64, longest as f64 + 2.0) };
-    let beside = (room.ceil() as usize).max(ansi::width(chart.x) + 3);
+    // Half of a wide last number stands beyond the end of the axis, before its name.
+    let beside = (room.ceil() as usize).max(ansi::width(chart.x) + 6);
     let columns = width.saturating_sub(left + beside).max(8);
 
     let mut grid = Grid::new(columns, height);

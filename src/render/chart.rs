@@ -66,7 +66,21 @@ impl Plot {
         let mut ys: Vec<f64> = all().map(|p| p.1).collect();
         ys.sort_by(f64::total_cmp);
         let extremes = (ys.first().copied().unwrap_or(0.0), ys.last().copied().unwrap_or(0.0));
-        let (low, high) = robust_range(&ys);
+        // Only among the raw values an outlier may fall off the picture: what the other lines say is never left out.
+        let of = |is_faint: bool| {
+            let lines = lines.iter().filter(move |line| (line.style == Style::Faint) == is_faint);
+            let mut ys: Vec<f64> = lines.flat_map(|line| &line.points).map(|p| p.1).collect();
+            ys.sort_by(f64::total_cmp);
+            ys
+        };
+        let (raw, told) = (of(true), of(false));
+        let (low, high) = match (told.first(), told.last()) {
+            (Some(&least), Some(&most)) if !raw.is_empty() => {
+                let (low, high) = robust_range(&raw);
+                (low.min(least), high.max(most))
+            }
+            _ => robust_range(&ys),
+        };
         let xs: Vec<f64> = all().map(|p| p.0).collect();
         let x_max = chart.x_max.filter(|x| x.abs() <= LARGEST);
         Self {
@@ -299,6 +313,15 @@ mod tests {
 
     fn texts(axis: &Axis) -> Vec<&str> {
         axis.ticks.iter().map(|t| t.1.as_str()).collect()
+    }
+
+    #[test]
+    fn what_is_held_out_is_never_off_the_picture() {
+        let losses: Vec<(usize, f64)> = (1..=400).map(|step| (step, 0.01 + 1e-4 * (step % 7) as f64)).collect();
+        let chart = loss_chart("", &losses, &[(0, 2.33), (200, 2.41), (400, 2.5)], 400);
+        let plot = Plot::new(&chart, 6, 4);
+        assert_eq!(plot.clipped, 0);
+        assert!(plot.y.low <= 0.01 && plot.y.high >= 2.5, "{} to {}", plot.y.low, plot.y.high);
     }
 
     #[test]

@@ -123,8 +123,8 @@ hint: did you mean --rank?
 ";
         assert_eq!(failure(&error, cell, 80, Ink::PLAIN), expected);
         let colored = failure(&error, cell, 80, Ink::COLOR);
-        assert!(colored.starts_with("\u{1b}[1;31merror[Usage]:\u{1b}[0m unknown flag"), "{colored:?}");
-        assert!(colored.contains("\u{1b}[1;31m^^^^^^\u{1b}[0m"), "{colored:?}");
+        assert!(colored.starts_with("\u{1b}[31merror[Usage]:\u{1b}[0m unknown flag"), "{colored:?}");
+        assert!(colored.contains("\u{1b}[31m^^^^^^\u{1b}[0m"), "{colored:?}");
     }
 
     #[test]

@@ -26,7 +26,8 @@ impl Plain {
         match event {
             Event::Text(text) => lines(&ansi::wrap(&ansi::clean(text), width)),
             Event::Stream { text, .. } => text.clone(),
-            Event::Value(text) | Event::Page(Page { text, .. }) => lines(text),
+            Event::Value(text) => lines(text),
+            Event::Page(Page { text, .. }) => lines(&ansi::wrap(text, width)),
             Event::Clear => String::new(),
             Event::Warning(text) => {
                 let text = ansi::wrap(&format!("warning: {}", ansi::clean(text)), width);

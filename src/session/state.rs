@@ -184,6 +184,13 @@ impl Session {
         Ok(&self.adapters[self.adapter_index(name)?])
     }
 
+    /// Where a trained adapter that is not saved is kept all the same, as the end of a sentence.
+    #[must_use]
+    pub fn copy_of(&self, live: &Live) -> String {
+        let dir = |run: &String| format!("; {} keeps a copy", self.runs.root().join(run).join("adapter").display());
+        live.run.as_ref().map_or_else(String::new, dir)
+    }
+
     /// The only active adapter: what `train` trains and `merge` folds in.
     ///
     /// # Errors

@@ -40,6 +40,15 @@ impl Training {
         self.adapter.as_deref().unwrap_or("the whole model")
     }
 
+    /// How far it is, as `r16 is being trained: 344 of 3,000 steps · loss 1.35`.
+    #[must_use]
+    pub fn standing(&self) -> String {
+        use crate::event::units::count;
+        let (step, end) = (self.run.trainer.step, self.run.end());
+        let loss = self.run.outcome.losses.last().map_or_else(String::new, |l| format!(" · loss {:.2}", l.loss));
+        format!("{} is being trained: {} of {} steps{loss}", self.name(), count(step as u64), count(end as u64))
+    }
+
     /// Does the next piece of work on the session's base and adapter.
     ///
     /// # Errors

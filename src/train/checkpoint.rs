@@ -65,8 +65,15 @@ pub(super) fn write(dir: &Path, position: &Position, params: &[f32], optimizer: 
 /// # Errors
 /// [`crate::error::Kind::NotFound`] if it has left no checkpoint, [`crate::error::Kind::Format`] if that is broken.
 pub fn read(dir: &Path) -> Result<Checkpoint> {
-    let path = dir.join(FILE);
-    let bytes = std::fs::read(&path).map_err(|e| Error::io("read", &path, e))?;
+    read_file(&dir.join(FILE))
+}
+
+/// As [`read`], from a file of any name.
+///
+/// # Errors
+/// As [`read`].
+pub fn read_file(path: &Path) -> Result<Checkpoint> {
+    let bytes = std::fs::read(path).map_err(|e| Error::io("read", path, e))?;
     let broken = |what: String| Error::format(format!("{}: {what}", path.display()));
     let file = SafeTensors::deserialize(&bytes).map_err(|e| broken(e.to_string()))?;
     let metadata = SafeTensors::read_metadata(&bytes).map_err(|e| broken(e.to_string()))?.1;

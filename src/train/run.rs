@@ -91,7 +91,7 @@ pub struct Run {
     saved: Instant,
 }
 
-/// How often a run is saved while it goes on.
+/// How often a run is saved while it goes on, beside each time it is looked at.
 const AUTOSAVE: Duration = Duration::from_secs(30);
 
 impl Run {
@@ -140,9 +140,13 @@ impl Run {
                 self.tell_step(task);
                 if self.saved.elapsed() > AUTOSAVE {
                     self.save(subject);
-                    self.saved = Instant::now();
                 }
                 Ok(Piece::Step)
+            }
+            // The end saves by itself.
+            Ok(Piece::Look) if !self.outcome.losses.is_empty() && self.trainer.step < self.end() => {
+                self.save(subject);
+                Ok(Piece::Look)
             }
             Err(error) if !self.outcome.losses.is_empty() => {
                 self.outcome.stopped = Some(error);
@@ -253,6 +257,7 @@ impl Run {
     /// nothing is written: its weights and moments are too large for that.
     pub fn save(&mut self, subject: &Subject<'_>) {
         let Subject::Adapter { decoder, adapter } = subject else { return };
+        self.saved = Instant::now();
         let (step, schedule) = (self.trainer.step, self.trainer.settings.schedule);
         let position = Position {
             step,

@@ -22,7 +22,7 @@ class TestKernel(jupyter_kernel_test.KernelTests):
     code_page_something = "?train"
     code_generate_error = "load /no/such/model"
     code_execute_result = [
-        {"code": "config max-tokens", "result": "64"},
+        {"code": "config batch-size", "result": "4"},
         {"code": "config rank", "result": "16"},
     ]
     code_display_data = [

@@ -7,7 +7,7 @@ use std::io::Read;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
-use front::{Kernel, line};
+use front::{Kernel, Seen, line};
 use serde_json::{Value, json};
 use zeromq::{SocketSend, ZmqMessage};
 
@@ -79,7 +79,7 @@ async fn an_error_is_told_once_with_its_place() {
         assert_eq!(ran.reply[field], ran.seen[3].content[field]);
     }
     let text: Vec<&str> = traceback.as_array().unwrap().iter().map(|l| l.as_str().unwrap()).collect();
-    assert!(text[0].contains("\u{1b}[1;31m") && text[2].contains("^^^^^"), "{text:?}");
+    assert!(text[0].contains("\u{1b}[31m") && text[2].contains("^^^^^"), "{text:?}");
     assert!(text[3].contains("did you mean train?"), "{text:?}");
 }
 
@@ -350,6 +350,20 @@ async fn the_user_is_asked_where_that_is_possible() {
         front.answer(answer).await;
         assert_eq!(front.end(&id).await.reply["status"], status, "{answer:?}");
     }
+}
+
+#[tokio::test]
+async fn a_notebook_that_loads_again_runs_to_its_end() {
+    let kernel = Kernel::start("jupyter-load-again");
+    let mut front = kernel.front().await;
+    std::fs::write(kernel.folder.join("rows.jsonl"), crate::support::questions()).unwrap();
+    front.run("load demo\nattach-lora a --rank 2\ntrain rows.jsonl --steps 1").await;
+    let id = front.send("execute_request", json!({"code": "load demo --reload", "allow_stdin": true})).await;
+    let ran = front.end(&id).await;
+    assert_eq!(ran.reply["status"], "ok");
+    let text = |message: &Seen| message.content["data"]["text/plain"].as_str().unwrap_or_default().replace('\n', " ");
+    let shown: Vec<String> = ran.seen.iter().map(text).collect();
+    assert!(shown.iter().any(|text| text.contains("not saved") && text.contains("a copy")), "{shown:?}");
 }
 
 #[tokio::test]

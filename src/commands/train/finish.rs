@@ -120,15 +120,40 @@ fn against_original(
         let stderr = if e.stderr.is_finite() { Cell::Number(e.stderr, 4) } else { Cell::Empty };
         vec![Cell::from(*subject), Cell::Number(e.loss, 4), stderr, Cell::Number(e.perplexity(), 2)]
     });
-    let note = "original is the model as it was loaded: what the adapter gains beyond it was learnt, the rest repairs quantization";
+    let note = learnt(rows[0].1.loss, rows[1].1.loss, last.loss, name);
     task.emit(Event::Table(Table {
         title: format!("loss on {data}"),
         columns: vec!["adapter", "loss", "±", "perplexity"],
         rows: cells.collect(),
         best: None,
-        note: note.to_owned(),
+        note,
     }));
     Ok(())
+}
+
+/// What of a gain was learnt and what merely repairs quantization.
+fn learnt(original: f64, base: f64, adapter: f64, name: &str) -> String {
+    let (cost, gain) = (base - original, base - adapter);
+    if cost <= 0.0 {
+        return format!("quantization cost nothing here; {name} changes the loss by {}", signed(-gain));
+    }
+    if gain <= 0.0 {
+        return format!("quantization cost {cost:.2}, and {name} is {:.2} above that: nothing was learnt yet", -gain);
+    }
+    if gain <= cost {
+        return format!(
+            "quantization cost {cost:.2}, {name} regains {gain:.2} of it: still {:.2} above the original, so this is repair, not yet learning",
+            adapter - original
+        );
+    }
+    format!(
+        "quantization cost {cost:.2}, which {name} makes good; {:.2} beyond the original was learnt",
+        original - adapter
+    )
+}
+
+fn signed(x: f64) -> String {
+    format!("{x:+.2}").replace('-', "−")
 }
 
 /// The sentence that says the result, and the chart.
@@ -142,7 +167,8 @@ fn ended(training: &Training, stopped: Option<&Error>) -> RunEnded {
     }
     match stopped {
         Some(error) if error.is_interrupted() => {
-            sentence += &format!(", interrupted before step {}; every finished step is kept", step + 1)
+            sentence +=
+                &format!(", interrupted before step {}; every finished step is kept", units::count(step as u64 + 1))
         }
         Some(error) => sentence += &format!(", stopped: {}", error.message()),
         None if outcome.early => sentence += ", stopped early: the held-out loss fell no more",
@@ -155,16 +181,18 @@ fn ended(training: &Training, stopped: Option<&Error>) -> RunEnded {
             let spread = if last.stderr.is_finite() { format!(" ± {:.2}", last.stderr) } else { String::new() };
             sentence += &format!(" Held-out loss {first:.2} → {:.2}{spread}", last.loss);
             match run.lowest() {
-                Some((lowest, _)) if lowest != *step => sentence += &format!(", lowest at step {lowest}."),
+                Some((lowest, _)) if lowest != *step => {
+                    sentence += &format!(", lowest at step {}.", units::count(lowest as u64))
+                }
                 _ => sentence += ".",
             }
         }
         _ => {
-            if let (Some(first), Some(last)) = (outcome.losses.first(), outcome.losses.last()) {
-                sentence += &format!(" Loss {:.2} → {:.2}", first.loss, last.loss);
-                sentence += match run.held_out {
-                    Some(_) => ".",
-                    None => "; nothing was held out, so this is what it was trained on (--valid 0.1).",
+            if let (Some(begun), Some(last)) = (outcome.losses.first(), outcome.losses.last()) {
+                sentence += &format!(" Loss {:.2} → {:.2}", begun.loss, last.loss);
+                sentence += &match run.held_out {
+                    Some(_) => first.map_or(".".to_owned(), |(at, loss)| format!("; held out {loss:.2} at step {at}.")),
+                    None => "; nothing was held out, so this is what it was trained on (--valid 0.1).".to_owned(),
                 };
             }
         }
@@ -211,4 +239,17 @@ fn answer(training: &Training, peak: u64, ended: &RunEnded) -> Value {
         answer["samples"] = training.samples.iter().map(sample).collect();
     }
     answer
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn repair_is_not_called_learning() {
+        assert!(learnt(4.33, 4.66, 4.43, "a").contains("regains 0.23 of it: still 0.10 above the original"));
+        assert!(learnt(4.25, 4.56, 3.81, "a").contains("0.44 beyond the original was learnt"));
+        assert!(learnt(4.25, 4.56, 4.60, "a").contains("0.04 above that: nothing was learnt"));
+        assert!(learnt(4.25, 4.20, 4.00, "a").contains("cost nothing here; a changes the loss by −0.20"));
+    }
 }

@@ -1,6 +1,7 @@
 //! The beginning of a training: flags and data become a run.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde_json::{Value, json};
 
@@ -200,13 +201,14 @@ impl Train {
         config["earlier_steps"] = json!(steps_before);
         config["title"] = json!(title);
         config["subtitle"] = json!(subtitle);
-        let (mut curves, mut best) = ((Vec::new(), Vec::new()), None);
+        let (mut curves, mut said, mut best) = ((Vec::new(), Vec::new()), Vec::new(), None);
         let arguments;
         let recorder = match earlier {
             Some(Earlier { record, checkpoint }) => {
                 let step = checkpoint.position.step;
                 let recorder = session.runs.reopen(&record, &config, step)?;
-                curves = session.runs.open(&record.id)?.curves();
+                let record = session.runs.open(&record.id)?;
+                (curves, said) = (record.curves(), record.samples());
                 if let Some(index) = adapter {
                     let adapter = &mut session.adapters[index].adapter;
                     adapter.params.host_mut().copy_from_slice(&checkpoint.params);
@@ -241,7 +243,11 @@ impl Train {
             first_step,
             steps: run.end(),
             earlier: curves,
+            worked: Duration::ZERO,
         }));
+        for (step, text) in said {
+            task.emit(Event::Sampled { step, text });
+        }
         Ok(Training {
             run,
             adapter: name,

@@ -310,3 +310,15 @@ fn a_shell_line_that_fails_keeps_what_it_said() {
     assert_eq!(outcome.error.unwrap().kind(), Kind::Io);
     assert_eq!(outcome.result.unwrap(), json!({"output": "out\n", "errors": "err\n", "status": 3}));
 }
+
+#[test]
+fn a_training_in_the_background_is_told_of() {
+    let s = Session::with("background-told", "llama");
+    let rows = s.file("rows.jsonl", &support::questions());
+    s.ok(&format!("attach-lora a --rank 2\ntrain {rows} --steps 10000000 --background"));
+    let ran = s.run("status");
+    assert!(ran.said().contains("a is being trained"), "{}", ran.said());
+    assert_eq!(ran.ok()["training"], "a");
+    s.ok("stop");
+    assert_eq!(s.ok("status")["training"], json!(null));
+}

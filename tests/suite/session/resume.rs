@@ -199,3 +199,26 @@ fn the_end_of_the_program_keeps_what_the_background_has_learnt() {
     s.lab().stop();
     assert_eq!(s.ok("train --resume --max-seq-len 511 --more 1")["steps"], 1);
 }
+
+#[test]
+fn a_run_that_is_killed_can_be_gone_on_with_from_where_it_was_looked_at_last() {
+    let s = ready("killed");
+    let id = std::sync::Arc::new(std::sync::Mutex::new(String::new()));
+    let copied = s.folder.join("copy.safetensors");
+    let (run, to) = (id.clone(), copied.clone());
+    // What is on disk after the fifth step is what a kill would leave.
+    s.run_until(&format!("train rows {SETTINGS}"), move |e| {
+        if let Event::RunStarted(info) = e {
+            run.lock().unwrap().clone_from(&info.run);
+        }
+        if matches!(e, Event::Step(step) if step.step == 5) {
+            let runs = std::env::var("LORALAB_RUNS").unwrap();
+            let file = std::path::Path::new(&runs).join(run.lock().unwrap().as_str()).join("checkpoint.safetensors");
+            std::fs::copy(file, &to).unwrap();
+            return true;
+        }
+        false
+    });
+    let dir = loralab::train::checkpoint::read_file(&copied).unwrap();
+    assert_eq!(dir.position.step, 3);
+}
