@@ -157,22 +157,33 @@ pub(super) fn answered(session: &mut Session, (answer, stopped): (Value, Option<
 pub(super) fn piece(session: &mut Session, training: &mut Training, task: Task<'_>) -> Result<bool> {
     match training.advance(session, task)? {
         Piece::Look => {
-            if let Some(prompt) = training.sample.clone() {
-                let step = training.run.trainer.step;
-                let text = sample(session, training, &prompt, task)?;
-                training.run.recorder.sampled(step, &text);
-                task.emit(Event::Sampled { step, text: text.clone() });
-                training.samples.push((step, text));
+            let Some(prompt) = training.sample.clone() else { return Ok(true) };
+            let step = training.run.trainer.step;
+            match sample(session, training, &prompt, task) {
+                Ok(text) => {
+                    training.run.recorder.sampled(step, &text);
+                    task.emit(Event::Sampled { step, text: text.clone() });
+                    training.samples.push((step, text));
+                    Ok(true)
+                }
+                Err(error) if training.run.outcome.losses.is_empty() => Err(error),
+                Err(error) => {
+                    training.run.outcome.stopped = Some(error);
+                    Ok(false)
+                }
             }
+        }
+        Piece::Step => {
+            training.before = None;
             Ok(true)
         }
-        Piece::Part | Piece::Step => Ok(true),
+        Piece::Part => Ok(true),
         Piece::End => Ok(false),
     }
 }
 
-/// A training that has not made a step leaves no trace: what `--fresh` took is put back, and a run that was gone on with stays
-/// as it was.
+/// A training that has not made a step leaves no trace: the adapter is what it was before, and a run that was gone on with stays
+/// on disk as it was.
 pub(super) fn give_up(session: &mut Session, mut training: Training, error: Error) -> Error {
     let live = session.adapters.iter_mut().find(|a| Some(&a.name) == training.adapter.as_ref());
     if let (Some((adapter, steps)), Some(live)) = (training.before.take(), live) {
@@ -258,7 +269,7 @@ fn sample(session: &Session, training: &Training, prompt: &str, task: Task<'_>) 
     let (stop, backend) = (base.stop_tokens(), session.backend.as_ref());
     let made =
         generate(&base.decoder, &base.tokenizer, &adapters, &uses, &ids, &sampler, &stop, backend, "sample", quiet)?;
-    Ok(made.text)
+    made.stopped.map_or(Ok(made.text), Err)
 }
 
 /// Hears the pieces of a text that is told as a whole.

@@ -25,7 +25,7 @@ pub struct Training {
     /// The prompt it is to answer each time it is looked at, and its answers by step.
     pub sample: Option<String>,
     pub samples: Vec<(usize, String)>,
-    /// The adapter that `--fresh` put back, with its steps.
+    /// The adapter as it was before, with its steps, where `--fresh` or a checkpoint has replaced it; until the first step.
     pub before: Option<(Adapter, usize)>,
     /// Where its events go when no command follows it.
     pub sink: Arc<dyn Sink>,

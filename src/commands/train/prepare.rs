@@ -202,6 +202,7 @@ impl Train {
         config["title"] = json!(title);
         config["subtitle"] = json!(subtitle);
         let (mut curves, mut said, mut best) = ((Vec::new(), Vec::new()), Vec::new(), None);
+        let mut before = None;
         let arguments;
         let recorder = match earlier {
             Some(Earlier { record, checkpoint }) => {
@@ -210,7 +211,9 @@ impl Train {
                 let record = session.runs.open(&record.id)?;
                 (curves, said) = (record.curves(), record.samples());
                 if let Some(index) = adapter {
-                    let adapter = &mut session.adapters[index].adapter;
+                    let live = &mut session.adapters[index];
+                    before = Some((live.adapter.duplicate()?, live.steps));
+                    let adapter = &mut live.adapter;
                     adapter.params.host_mut().copy_from_slice(&checkpoint.params);
                     let lowest = curves.1.iter().min_by(|a, b| a.1.total_cmp(&b.1));
                     if lowest.is_some_and(|(at, _)| *at == step) {
@@ -258,7 +261,7 @@ impl Train {
             template,
             sample: self.sample.clone(),
             samples: Vec::new(),
-            before: None,
+            before,
             sink: Arc::clone(&session.front),
             cancel: Cancel::default(),
         })

@@ -222,3 +222,33 @@ fn a_run_that_is_killed_can_be_gone_on_with_from_where_it_was_looked_at_last() {
     let dir = loralab::train::checkpoint::read_file(&copied).unwrap();
     assert_eq!(dir.position.step, 3);
 }
+
+#[test]
+fn going_on_that_is_stopped_before_its_first_step_changes_nothing() {
+    let s = ready("resume-stopped");
+    let first = interrupted(&s, &format!("train rows {SETTINGS}"), 4);
+    s.ok("train rows --steps 2 --learning-rate 1e-2");
+    let loss = s.loss("rows", "a");
+    let cell = format!("train --resume {}", first["run"].as_str().unwrap());
+    let ran = s.run_until(&cell, |e| matches!(e, Event::RunStarted(_)));
+    assert_eq!(ran.error().kind(), Kind::Interrupted);
+    assert_eq!(s.loss("rows", "a"), loss);
+    assert_eq!(s.ok(&cell)["first_step"], 5);
+}
+
+#[test]
+fn an_interrupt_while_the_adapter_speaks_keeps_the_steps() {
+    let s = ready("sample-stopped");
+    let spoken = std::sync::atomic::AtomicUsize::new(0);
+    let second = move |e: &Event| {
+        // The evaluation is done, and what follows is the sample.
+        matches!(e, Event::Evaluated(e) if e.step == 3)
+            && spoken.fetch_add(1, std::sync::atomic::Ordering::Relaxed) == 0
+    };
+    let ran = s.run_until(&format!("train rows {SETTINGS} --sample \"Hm\""), second);
+    let outcome = ran.outcomes.into_iter().last().unwrap();
+    assert_eq!(outcome.error.unwrap().kind(), Kind::Interrupted);
+    assert_eq!(outcome.result.unwrap()["steps"], 3);
+    assert_eq!(s.ok("adapters a")["steps"], 3);
+    assert_eq!(s.ok("train --resume")["first_step"], 4);
+}
