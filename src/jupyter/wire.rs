@@ -2,6 +2,7 @@
 //! goes out has every field.
 
 use std::fmt::Display;
+use std::time::Duration;
 
 use jupyter_protocol::{Header, JupyterMessage, JupyterMessageContent, UnknownMessage};
 use jupyter_zmq_client::{RawMessage, RouterRecvConnection, RuntimeError};
@@ -27,6 +28,9 @@ pub(super) fn message(parent: Option<&Message>, msg_type: &str, value: Value) ->
     let mut message = JupyterMessage::new(content(msg_type, value), parent);
     message.header.username = "loralab".to_owned();
     message.header.version = PROTOCOL.to_owned();
+    // Whole microseconds: jupyter_client leaves a time with more digits a text.
+    let beyond = message.header.date.timestamp_subsec_nanos() % 1000;
+    message.header.date -= Duration::from_nanos(beyond.into());
     message
 }
 
@@ -145,6 +149,7 @@ mod tests {
         let parent = decode(raw(r#"{"msg_id":"a","msg_type":"x_request"}"#, "{}")).unwrap();
         let reply = message(Some(&parent), "x_reply", json!({"status": "ok"}));
         assert_eq!(reply.header.version, PROTOCOL);
+        assert_eq!(reply.header.date.timestamp_subsec_nanos() % 1000, 0);
         assert_eq!(reply.parent_header.unwrap().msg_id, "a");
         assert_eq!(serde_json::to_value(&reply.content).unwrap(), json!({"status": "ok"}));
         assert_ne!(new_id(), new_id());
