@@ -115,7 +115,7 @@ mod tests {
         let kernels = below(Path::new("/opt/env"));
         assert_eq!(kernels, Path::new("/opt/env/share/jupyter/kernels"));
         assert_eq!(prefix_of(&kernels), Some(Path::new("/opt/env")));
-        for other in ["/home/me/Library/Jupyter/kernels", "/kernels", "share/jupyter", ""] {
+        for other in ["/users/me/Library/Jupyter/kernels", "/kernels", "share/jupyter", ""] {
             assert_eq!(prefix_of(Path::new(other)), None, "{other}");
         }
     }

@@ -285,13 +285,13 @@ fn the_environment_is_read_as_python_reads_it() {
     let read = |variables: &[(&str, &str)]| {
         HubConfig::from_variables(|name| variables.iter().find(|(key, _)| *key == name).map(|(_, v)| (*v).to_owned()))
     };
-    let plain = read(&[("HOME", "/home/me")]);
+    let plain = read(&[("HOME", "/users/me")]);
     assert_eq!(plain.endpoint, "https://huggingface.co");
-    assert_eq!(plain.cache, Path::new("/home/me/.cache/huggingface/hub"));
+    assert_eq!(plain.cache, Path::new("/users/me/.cache/huggingface/hub"));
     assert!(plain.token.is_none() && !plain.offline);
     let home = folder.path().to_str().unwrap();
     let set =
-        read(&[("HF_HOME", home), ("HF_ENDPOINT", "http://mirror/"), ("HF_HUB_OFFLINE", "1"), ("HOME", "/home/me")]);
+        read(&[("HF_HOME", home), ("HF_ENDPOINT", "http://mirror/"), ("HF_HUB_OFFLINE", "1"), ("HOME", "/users/me")]);
     assert_eq!(set.endpoint, "http://mirror");
     assert_eq!(set.cache, folder.path().join("hub"));
     assert_eq!(set.token.as_deref(), Some("hf_file"));
