@@ -303,10 +303,9 @@ impl State {
         self.board.line(self.live_width(), Ink::new(self.err_text.color))
     }
 
-    /// The last column stays free, since some terminals break the line there, and before it there is room for the `^C` that a
-    /// terminal echoes: on a line of its own it would keep this one from being taken away.
+    /// The last column stays free: some terminals break the line there.
     fn live_width(&self) -> usize {
-        self.err_text.width.saturating_sub(if self.live { 3 } else { 0 }).max(1)
+        self.err_text.width.saturating_sub(usize::from(self.live)).max(1)
     }
 
     /// Draws the live line over itself, or writes it as a line of its own if it is time to, or `at_once`.
