@@ -104,7 +104,7 @@ impl Evaluator {
         order.sort_by_key(|&i| (samples[i].ids.len(), i));
         let longest = samples.iter().map(|s| s.ids.len()).max().unwrap_or(0);
         let rows = BATCH_TOKENS.max(longest).min(order.iter().map(|&i| samples[i].ids.len()).sum());
-        let arena = Arena::new(&decoder.spec, rows, longest, Keep::Nothing)?;
+        let arena = Arena::new(&decoder.spec, rows, longest, Keep::Nothing, decoder.compute)?;
         Ok(Self { order, done: 0, rows, arena, results: vec![None; samples.len()] })
     }
 

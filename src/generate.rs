@@ -71,8 +71,8 @@ pub fn generate(
         .hint("shorten the prompt"));
     }
     let length = (prompt.len() + sampler.max_tokens).min(context);
-    let mut cache = Cache::new(&decoder.spec, 1, length)?;
-    let mut arena = Arena::new(&decoder.spec, prompt.len(), length, Keep::Nothing)?;
+    let mut cache = Cache::new(&decoder.spec, 1, length, decoder.compute)?;
+    let mut arena = Arena::new(&decoder.spec, prompt.len(), length, Keep::Nothing, decoder.compute)?;
     let pass = Pass { backend, adapters, cancel: task.cancel, dropout: None };
     let mut processor = sampler.processor();
     let mut decoded = tokenizer.stream(true);

@@ -21,11 +21,11 @@ mod tests;
 
 use std::ops::Range;
 
-pub use cpu::Cpu;
+pub use cpu::{Cpu, LEVELS, Level};
 pub use reference::Reference;
 pub use rng::{Rng, mix};
 
-use crate::device::Buffer;
+use crate::device::{Activation, Buffer};
 use crate::error::Result;
 use crate::quant::Weight;
 
@@ -54,17 +54,17 @@ pub struct Dropout {
     pub key: u64,
 }
 
-/// One linear layer of a group: `out = x·Wᵀ + bias + Σ adapters` (`out +=` where `add`).
+/// One linear layer of a group: `out = x·Wᵀ + bias + Σ adapters`, and a residual stream on top where there is one.
 pub struct Linear<'a> {
     /// `[out, in]`.
     pub weight: &'a Weight,
     /// `[out]`.
     pub bias: Option<&'a Buffer<f32>>,
     pub lora: &'a [LoraUse<'a>],
-    /// Whether the product is added to what `out` holds (a residual connection).
-    pub add: bool,
+    /// `[rows, out]`, added; it and `out` are f32 then.
+    pub residual: Option<&'a Activation>,
     /// `[rows, out]`.
-    pub out: &'a mut Buffer<f32>,
+    pub out: &'a mut Activation,
 }
 
 /// One linear layer of a group, on the way back.
@@ -72,7 +72,7 @@ pub struct LinearGrad<'a> {
     pub weight: &'a Weight,
     pub lora: &'a [LoraUse<'a>],
     /// `[rows, out]`.
-    pub dy: &'a Buffer<f32>,
+    pub dy: &'a Activation,
     /// `[out, in]`, added to.
     pub dweight: Option<&'a mut Buffer<f32>>,
     /// `[out]`, added to.
@@ -118,20 +118,20 @@ impl Heads {
 
 /// What attention leaves for its backward pass.
 pub struct AttentionSaved<'a> {
-    pub q: &'a Buffer<f32>,
-    pub k: &'a Buffer<f32>,
-    pub v: &'a Buffer<f32>,
+    pub q: &'a Activation,
+    pub k: &'a Activation,
+    pub v: &'a Activation,
     /// The output, `[rows, heads · head_dim]`.
-    pub out: &'a Buffer<f32>,
+    pub out: &'a Activation,
     /// Logarithm of each row's sum of exponentials, `[rows, heads]`.
     pub lse: &'a Buffer<f32>,
 }
 
 /// Gradients of queries, keys and values; they are overwritten.
 pub struct AttentionGrads<'a> {
-    pub dq: &'a mut Buffer<f32>,
-    pub dk: &'a mut Buffer<f32>,
-    pub dv: &'a mut Buffer<f32>,
+    pub dq: &'a mut Activation,
+    pub dk: &'a mut Activation,
+    pub dv: &'a mut Activation,
 }
 
 /// Which way [`Backend::rope`] turns.
@@ -154,7 +154,7 @@ pub struct HeadGrads<'a> {
     /// Factor of the gradient: one over the scored tokens of the whole optimizer step.
     pub scale: f32,
     /// `[rows, hidden]`; overwritten where a token is scored, left alone elsewhere.
-    pub dhidden: &'a mut Buffer<f32>,
+    pub dhidden: &'a mut Activation,
     /// `[vocabulary, hidden]`, added to.
     pub dweight: Option<&'a mut Buffer<f32>>,
 }
@@ -175,6 +175,9 @@ pub struct AdamW {
 
 /// The operations of a decoder on one kind of device.
 ///
+/// Activations come in the type that is computed in, f32 or bf16; the residual stream and its gradient are f32 either way.
+/// Products take the type of their input, and sum in f32.
+///
 /// Buffers may be longer than `rows · width`; what lies behind is not touched. Shapes are the caller's duty: they are
 /// checked when a model is loaded and asserted here.
 pub trait Backend: Send + Sync {
@@ -185,44 +188,44 @@ pub trait Backend: Send + Sync {
     ///
     /// # Errors
     /// Out of memory for scratch, as everywhere below.
-    fn embed(&self, ids: &[u32], table: &Weight, out: &mut Buffer<f32>) -> Result<()>;
+    fn embed(&self, ids: &[u32], table: &Weight, out: &mut Activation) -> Result<()>;
 
     /// `dtable[ids[i]] += dy[i]`.
-    fn embed_backward(&self, ids: &[u32], width: usize, dy: &Buffer<f32>, dtable: &mut Buffer<f32>) -> Result<()>;
+    fn embed_backward(&self, ids: &[u32], width: usize, dy: &Activation, dtable: &mut Buffer<f32>) -> Result<()>;
 
     /// `out = x / sqrt(mean(x²) + eps) · weight`, row by row (RMSNorm, Zhang and Sennrich 2019).
-    fn norm(&self, x: &Buffer<f32>, weight: &Buffer<f32>, eps: f32, rows: usize, out: &mut Buffer<f32>) -> Result<()>;
+    fn norm(&self, x: &Activation, weight: &Buffer<f32>, eps: f32, rows: usize, out: &mut Activation) -> Result<()>;
 
     /// Adds the gradient of [`Backend::norm`] to `dx`, and to `dweight` if wanted.
     #[allow(clippy::too_many_arguments)]
     fn norm_backward(
         &self,
-        x: &Buffer<f32>,
+        x: &Activation,
         weight: &Buffer<f32>,
         eps: f32,
         rows: usize,
-        dy: &Buffer<f32>,
-        dx: &mut Buffer<f32>,
+        dy: &Activation,
+        dx: &mut Activation,
         dweight: Option<&mut Buffer<f32>>,
     ) -> Result<()>;
 
     /// All linear layers that read `x`, `[rows, in]`.
-    fn linears(&self, x: &Buffer<f32>, rows: usize, group: &mut [Linear<'_>]) -> Result<()>;
+    fn linears(&self, x: &Activation, rows: usize, group: &mut [Linear<'_>]) -> Result<()>;
 
     /// The gradient of [`Backend::linears`]: overwrites `dx` with the sum over the group (unless it is not wanted) and adds to
     /// the gradients of adapters, weights and biases.
     fn linears_backward(
         &self,
-        x: &Buffer<f32>,
+        x: &Activation,
         rows: usize,
         group: &mut [LinearGrad<'_>],
-        dx: Option<&mut Buffer<f32>>,
+        dx: Option<&mut Activation>,
         grads: &mut LoraGrads<'_>,
     ) -> Result<()>;
 
     /// Turns each head of `x`, `[positions.len(), heads · head_dim]`, by its position (RoPE, Su et al. 2021; the halves of a head
     /// are paired, as in transformers).
-    fn rope(&self, x: &mut Buffer<f32>, heads: usize, table: &RopeTable, positions: &[u32], turn: Turn) -> Result<()>;
+    fn rope(&self, x: &mut Activation, heads: usize, table: &RopeTable, positions: &[u32], turn: Turn) -> Result<()>;
 
     /// Causal softmax attention; each [`Span`] by itself. `lse` is filled if wanted for the backward pass.
     #[allow(clippy::too_many_arguments)]
@@ -230,10 +233,10 @@ pub trait Backend: Send + Sync {
         &self,
         heads: Heads,
         spans: &[Span],
-        q: &Buffer<f32>,
-        k: &Buffer<f32>,
-        v: &Buffer<f32>,
-        out: &mut Buffer<f32>,
+        q: &Activation,
+        k: &Activation,
+        v: &Activation,
+        out: &mut Activation,
         lse: Option<&mut Buffer<f32>>,
     ) -> Result<()>;
 
@@ -243,21 +246,21 @@ pub trait Backend: Send + Sync {
         heads: Heads,
         spans: &[Span],
         saved: &AttentionSaved<'_>,
-        dout: &Buffer<f32>,
+        dout: &Activation,
         grads: AttentionGrads<'_>,
     ) -> Result<()>;
 
     /// `out = silu(gate) · up`, `n` elements (SwiGLU, Shazeer 2020).
-    fn gate(&self, n: usize, gate: &Buffer<f32>, up: &Buffer<f32>, out: &mut Buffer<f32>) -> Result<()>;
+    fn gate(&self, n: usize, gate: &Activation, up: &Activation, out: &mut Activation) -> Result<()>;
 
     /// The gradient of [`Backend::gate`], written over `gate` and `up`.
-    fn gate_backward(&self, n: usize, dout: &Buffer<f32>, gate: &mut Buffer<f32>, up: &mut Buffer<f32>) -> Result<()>;
+    fn gate_backward(&self, n: usize, dout: &Activation, gate: &mut Activation, up: &mut Activation) -> Result<()>;
 
     /// Negative log-likelihood of `targets[i]` after `hidden[rows[i]]` under `softmax(hidden · weightᵀ)`; gradients if wanted.
     /// `hidden` is `[any, width]`.
     fn head_loss(
         &self,
-        hidden: &Buffer<f32>,
+        hidden: &Activation,
         rows: &[usize],
         targets: &[u32],
         weight: &Weight,
@@ -266,23 +269,23 @@ pub trait Backend: Send + Sync {
     ) -> Result<()>;
 
     /// Logits of some rows: `out[i] = hidden[rows[i]] · weightᵀ`, `[rows.len(), vocabulary]`.
-    fn logits(&self, hidden: &Buffer<f32>, rows: &[usize], weight: &Weight, out: &mut [f32]) -> Result<()>;
+    fn logits(&self, hidden: &Activation, rows: &[usize], weight: &Weight, out: &mut [f32]) -> Result<()>;
 
     /// Copies rows `from` of `src` to `dst` from row `to` on, `width` elements each.
     fn copy_rows(
         &self,
-        src: &Buffer<f32>,
+        src: &Activation,
         from: Range<usize>,
-        dst: &mut Buffer<f32>,
+        dst: &mut Activation,
         to: usize,
         width: usize,
     ) -> Result<()>;
 
-    /// `y += x`, `n` elements.
-    fn add(&self, n: usize, x: &Buffer<f32>, y: &mut Buffer<f32>) -> Result<()>;
+    /// `x = 0`, the first `n` elements.
+    fn clear(&self, n: usize, x: &mut Activation) -> Result<()>;
 
-    /// `x = 0`, `n` elements.
-    fn zero(&self, n: usize, x: &mut Buffer<f32>) -> Result<()>;
+    /// `x = 0`.
+    fn zero(&self, x: &mut Buffer<f32>) -> Result<()>;
 
     /// `Σ x²`, in double precision and in a fixed order.
     fn sum_of_squares(&self, x: &Buffer<f32>) -> Result<f64>;

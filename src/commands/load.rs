@@ -27,8 +27,8 @@ pub(super) struct Load {
     /// Type of the weights in memory; auto keeps the checkpoint's
     #[arg(long, default_value = "auto", value_parser = ["auto", "f32", "bf16", "f16"])]
     dtype: String,
-    /// Type of products and activations; this build computes in f32
-    #[arg(long, default_value = "auto", value_parser = ["auto", "f32"])]
+    /// Type of products and activations; auto is f32 for a checkpoint in f32, else bf16 where the processor is fast at it
+    #[arg(long, default_value = "auto", value_parser = ["auto", "f32", "bf16"])]
     compute_dtype: String,
     /// Where to compute
     #[arg(long, default_value = "auto", value_parser = ["auto", "cpu"])]
@@ -52,12 +52,10 @@ impl Verb for Load {
 
     fn run(self, session: &mut Session, task: Task<'_>) -> Answer {
         let start = Instant::now();
-        let dtype = match self.dtype.as_str() {
-            "auto" => None,
-            name => Some(name.parse()?),
-        };
+        let named = |name: &str| if name == "auto" { Ok(None) } else { name.parse().map(Some) };
+        let (dtype, compute) = (named(&self.dtype)?, named(&self.compute_dtype)?);
         let quantize = self.quantize.as_deref().map(|q| q.parse::<QuantType>().map(QuantSpec::of)).transpose()?;
-        let options = LoadOptions { dtype, quantize };
+        let options = LoadOptions { dtype, quantize, compute };
         if let Some(base) = &session.base
             && !self.reload
             && (&base.source, &base.revision) == (&self.source, &self.revision)
@@ -121,7 +119,7 @@ fn stands(base: &Base, options: LoadOptions) -> bool {
         Some(quantize) => base.quant.is_some_and(|quant| quant.kind == quantize.kind),
         None => options.dtype.is_none() || !base.is_quantized(),
     };
-    same_type && same_kind
+    same_type && same_kind && options.compute.is_none_or(|compute| base.decoder.compute == compute)
 }
 
 /// What to do about a model that is too large.
@@ -206,7 +204,7 @@ fn answer(base: &Base) -> serde_json::Value {
         "architecture": base.decoder.spec.architecture,
         "parameters": base.decoder.spec.parameters(),
         "dtype": base.type_name(),
-        "compute_dtype": "f32",
+        "compute_dtype": base.decoder.compute.name(),
         "device": "cpu",
         "bytes": base.bytes(),
     })

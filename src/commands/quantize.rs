@@ -34,8 +34,8 @@ pub(super) struct Quantize {
     /// Store the scales as f32
     #[arg(long)]
     no_double_quant: bool,
-    /// Type of products and activations; this build computes in f32
-    #[arg(long, default_value = "auto", value_parser = ["auto", "f32"])]
+    /// Type of products and activations from now on; auto leaves it as it is
+    #[arg(long, default_value = "auto", value_parser = ["auto", "f32", "bf16"])]
     compute_dtype: String,
     /// Leave layers as they are whose path this regular expression finds
     #[arg(long)]
@@ -98,10 +98,15 @@ impl Verb for Quantize {
             Ok(())
         })?;
         let bytes_after = base.bytes();
+        let compute_before = base.decoder.compute;
+        if self.compute_dtype != "auto" {
+            base.decoder.compute = self.compute_dtype.parse()?;
+        }
         let loss_after = match probe(session, &session.base()?.decoder, task) {
             Ok(loss) => loss,
             Err(error) => {
                 session.base_mut()?.put_back(replaced);
+                session.base_mut()?.decoder.compute = compute_before;
                 return Err(error);
             }
         };
@@ -115,7 +120,7 @@ impl Verb for Quantize {
             "type": spec.kind.name(),
             "block_size": if spec.block_size == 0 { Value::Null } else { json!(spec.block_size) },
             "double_quant": spec.double_quant,
-            "compute_dtype": "f32",
+            "compute_dtype": session.base()?.decoder.compute.name(),
             "bytes_before": bytes_before,
             "bytes_after": bytes_after,
             "bits_per_parameter": bits,

@@ -1,7 +1,10 @@
 //! All memory a pass needs, allocated once before a run and reused for every batch.
+//!
+//! Activations have the type that is computed in; the residual stream and its gradient are f32, because they are sums of as many
+//! terms as there are layers.
 
 use super::spec::Spec;
-use crate::device::{Buffer, Purpose};
+use crate::device::{Activation, Buffer, DType, Purpose};
 use crate::error::Result;
 use crate::ops::RopeTable;
 
@@ -22,13 +25,13 @@ pub struct Arena {
     rows: usize,
     positions: usize,
     /// Input of each layer and output of the last, `[rows, hidden]`; two in turn where nothing is kept.
-    pub(super) streams: Vec<Buffer<f32>>,
+    pub(super) streams: Vec<Activation>,
     /// What each layer computes; one for all where it is not kept.
     pub(super) layers: Vec<LayerState>,
     /// Output of a norm, `[rows, hidden]`.
-    pub(super) normed: Buffer<f32>,
+    pub(super) normed: Activation,
     /// `silu(gate) · up`, `[rows, intermediate]`.
-    pub(super) gated: Buffer<f32>,
+    pub(super) gated: Activation,
     pub(super) back: Option<Back>,
     pub(super) rope: RopeTable,
 }
@@ -36,43 +39,44 @@ pub struct Arena {
 /// What one layer computes on the way forward.
 pub(super) struct LayerState {
     /// `[rows, heads · head_dim]`, turned.
-    pub(super) q: Buffer<f32>,
+    pub(super) q: Activation,
     /// `[rows, kv_heads · head_dim]`, turned.
-    pub(super) k: Buffer<f32>,
-    pub(super) v: Buffer<f32>,
+    pub(super) k: Activation,
+    pub(super) v: Activation,
     /// Output of attention, before `o_proj`.
-    pub(super) attended: Buffer<f32>,
+    pub(super) attended: Activation,
     /// `[rows, heads]`.
     pub(super) lse: Buffer<f32>,
     /// The stream between attention and MLP, `[rows, hidden]`.
-    pub(super) middle: Buffer<f32>,
+    pub(super) middle: Activation,
     /// `[rows, intermediate]`; the backward pass writes gradients over both.
-    pub(super) gate: Buffer<f32>,
-    pub(super) up: Buffer<f32>,
+    pub(super) gate: Activation,
+    pub(super) up: Activation,
 }
 
 /// Gradients on the way back.
 pub(super) struct Back {
     /// Of the stream, `[rows, hidden]`.
-    pub(super) stream: Buffer<f32>,
+    pub(super) stream: Activation,
     /// Of a norm's output.
-    pub(super) normed: Buffer<f32>,
-    pub(super) attended: Buffer<f32>,
-    pub(super) q: Buffer<f32>,
-    pub(super) k: Buffer<f32>,
-    pub(super) v: Buffer<f32>,
-    pub(super) gated: Buffer<f32>,
+    pub(super) normed: Activation,
+    pub(super) attended: Activation,
+    pub(super) q: Activation,
+    pub(super) k: Activation,
+    pub(super) v: Activation,
+    pub(super) gated: Activation,
 }
 
 impl Arena {
-    /// Memory for batches of at most `rows` tokens in sequences of at most `positions`.
+    /// Memory for batches of at most `rows` tokens in sequences of at most `positions`, computed in `compute`.
     ///
     /// # Errors
-    /// Out of memory; nothing stays allocated then.
-    pub fn new(spec: &Spec, rows: usize, positions: usize, keep: Keep) -> Result<Self> {
+    /// Out of memory; nothing stays allocated then. A type that nothing is computed in.
+    pub fn new(spec: &Spec, rows: usize, positions: usize, keep: Keep, compute: DType) -> Result<Self> {
         // Asked for whole, so that a run that cannot fit is refused before its first half is allocated.
-        crate::device::admit(Purpose::Activations, Self::bytes(spec, rows, keep))?;
-        let buffer = |width: usize| Buffer::zeros(Purpose::Activations, rows * width);
+        crate::device::admit(Purpose::Activations, Self::bytes(spec, rows, keep, compute))?;
+        let buffer = |width: usize| Activation::zeros(Purpose::Activations, compute, rows * width);
+        let stream = || Activation::zeros(Purpose::Activations, DType::F32, rows * spec.hidden);
         let heads = spec.attention();
         let state = || -> Result<LayerState> {
             Ok(LayerState {
@@ -80,15 +84,15 @@ impl Arena {
                 k: buffer(heads.kv_width())?,
                 v: buffer(heads.kv_width())?,
                 attended: buffer(heads.q_width())?,
-                lse: buffer(spec.heads)?,
-                middle: buffer(spec.hidden)?,
+                lse: Buffer::zeros(Purpose::Activations, rows * spec.heads)?,
+                middle: stream()?,
                 gate: buffer(spec.intermediate)?,
                 up: buffer(spec.intermediate)?,
             })
         };
         let back = || -> Result<Back> {
             Ok(Back {
-                stream: buffer(spec.hidden)?,
+                stream: stream()?,
                 normed: buffer(spec.hidden)?,
                 attended: buffer(heads.q_width())?,
                 q: buffer(heads.q_width())?,
@@ -102,7 +106,7 @@ impl Arena {
             keep,
             rows,
             positions,
-            streams: (0..streams).map(|_| buffer(spec.hidden)).collect::<Result<_>>()?,
+            streams: (0..streams).map(|_| stream()).collect::<Result<_>>()?,
             layers: (0..layers).map(|_| state()).collect::<Result<_>>()?,
             normed: buffer(spec.hidden)?,
             gated: buffer(spec.intermediate)?,
@@ -113,26 +117,29 @@ impl Arena {
 
     /// Bytes of activations that such an arena takes.
     #[must_use]
-    pub fn bytes(spec: &Spec, rows: usize, keep: Keep) -> u64 {
+    pub fn bytes(spec: &Spec, rows: usize, keep: Keep, compute: DType) -> u64 {
         let heads = spec.attention();
         let (q, kv) = (heads.q_width(), heads.kv_width());
-        let state = 2 * q + 2 * kv + spec.heads + spec.hidden + 2 * spec.intermediate;
-        let back = if keep == Keep::Nothing { 0 } else { 2 * spec.hidden + 2 * q + 2 * kv + spec.intermediate };
         let (streams, layers) = counts(spec, keep);
-        let width = streams * spec.hidden + layers * state + spec.hidden + spec.intermediate + back;
-        (rows * width * size_of::<f32>()) as u64
+        let back = if keep == Keep::Nothing { 0 } else { 1 };
+        let state = 2 * q + 2 * kv + 2 * spec.intermediate;
+        let behind = spec.hidden + 2 * q + 2 * kv + spec.intermediate;
+        let narrow = layers * state + spec.hidden + spec.intermediate + back * behind;
+        let wide = (streams + back) * spec.hidden + layers * (spec.heads + spec.hidden);
+        (rows * (narrow * compute.size() + wide * size_of::<f32>())) as u64
     }
 
     /// Bytes of activations it takes.
     #[must_use]
     pub fn held_bytes(&self) -> u64 {
         let layer = |s: &LayerState| -> u64 {
-            [&s.q, &s.k, &s.v, &s.attended, &s.lse, &s.middle, &s.gate, &s.up].iter().map(|b| b.bytes()).sum()
+            let parts = [&s.q, &s.k, &s.v, &s.attended, &s.middle, &s.gate, &s.up];
+            s.lse.bytes() + parts.iter().map(|b| b.bytes()).sum::<u64>()
         };
         let back = |b: &Back| -> u64 {
             [&b.stream, &b.normed, &b.attended, &b.q, &b.k, &b.v, &b.gated].iter().map(|b| b.bytes()).sum()
         };
-        let streams: u64 = self.streams.iter().map(Buffer::bytes).sum();
+        let streams: u64 = self.streams.iter().map(Activation::bytes).sum();
         let layers: u64 = self.layers.iter().map(layer).sum();
         streams + layers + self.normed.bytes() + self.gated.bytes() + self.back.as_ref().map_or(0, back)
     }
@@ -144,7 +151,7 @@ impl Arena {
     }
 
     /// The buffers of streams `from` and `to`, which differ.
-    pub(super) fn streams(streams: &mut [Buffer<f32>], from: usize) -> (&mut Buffer<f32>, &mut Buffer<f32>) {
+    pub(super) fn streams(streams: &mut [Activation], from: usize) -> (&mut Activation, &mut Activation) {
         let n = streams.len();
         let (a, b) = (from % n, (from + 1) % n);
         let (low, high) = streams.split_at_mut(a.max(b));

@@ -1,13 +1,13 @@
 //! Keys and values of the tokens already seen, one row of the cache a sequence.
 
 use super::spec::Spec;
-use crate::device::{Buffer, Purpose};
+use crate::device::{Activation, DType, Purpose};
 use crate::error::Result;
 
 /// A key-value cache for several sequences of at most `capacity` tokens.
 pub struct Cache {
     /// Keys and values of each layer, `[sequences · capacity, kv_heads · head_dim]`.
-    pub(super) layers: Vec<(Buffer<f32>, Buffer<f32>)>,
+    pub(super) layers: Vec<(Activation, Activation)>,
     lengths: Vec<usize>,
     capacity: usize,
 }
@@ -17,9 +17,10 @@ impl Cache {
     ///
     /// # Errors
     /// Out of memory.
-    pub fn new(spec: &Spec, sequences: usize, capacity: usize) -> Result<Self> {
+    pub fn new(spec: &Spec, sequences: usize, capacity: usize, compute: DType) -> Result<Self> {
         let size = sequences * capacity * spec.attention().kv_width();
-        let layer = |_| Ok((Buffer::zeros(Purpose::KvCache, size)?, Buffer::zeros(Purpose::KvCache, size)?));
+        let buffer = || Activation::zeros(Purpose::KvCache, compute, size);
+        let layer = |_| Ok((buffer()?, buffer()?));
         Ok(Self { layers: (0..spec.layers).map(layer).collect::<Result<_>>()?, lengths: vec![0; sequences], capacity })
     }
 

@@ -5,7 +5,7 @@ use super::batch::Batch;
 use super::cache::Cache;
 use super::gradients::BaseGradients;
 use super::spec::{SLOTS, Slot, Spec};
-use crate::device::Buffer;
+use crate::device::{Activation, Buffer, DType};
 use crate::error::Result;
 use crate::event::Cancel;
 use crate::lora::{Adapter, LinearInfo};
@@ -24,6 +24,8 @@ pub struct Decoder {
     pub norm: Buffer<f32>,
     /// `[vocabulary, hidden]`; `None` where the embedding serves.
     pub head: Option<Weight>,
+    /// The type of products and activations.
+    pub compute: DType,
 }
 
 /// The weights of one decoder layer.
@@ -67,8 +69,8 @@ pub struct Gradients<'a, 'b> {
     pub base: Option<&'b mut BaseGradients>,
 }
 
-/// Logits between two looks at the cancel token: about half a second's work on two cores for a width of 576.
-const HEAD_LOGITS: usize = 16 << 20;
+/// Multiplications of the head between two looks at the cancel token: about half a second's work on two cores.
+const HEAD_WORK: usize = 1 << 36;
 
 impl Decoder {
     /// The output head.
@@ -129,12 +131,12 @@ impl Decoder {
     fn head_loss(
         &self,
         pass: &Pass<'_>,
-        hidden: &Buffer<f32>,
+        hidden: &Activation,
         scored: &Scored,
         mut grads: Option<HeadGrads<'_>>,
     ) -> Result<Vec<f32>> {
         let mut nll = vec![0.0; scored.rows.len()];
-        let some = (HEAD_LOGITS / self.spec.vocabulary).max(16);
+        let some = (HEAD_WORK / (self.spec.vocabulary * self.spec.hidden)).max(16);
         let parts = scored.rows.chunks(some).zip(scored.targets.chunks(some)).zip(nll.chunks_mut(some));
         for ((rows, targets), nll) in parts {
             pass.cancel.check()?;
@@ -175,14 +177,14 @@ impl Decoder {
         let (rows, eps, backend) = (batch.rows(), self.spec.norm_eps, pass.backend);
         let Arena { keep, streams, layers, normed, gated, back, rope, .. } = arena;
         let Some(back) = back else { unreachable!("an arena without gradients is for forward passes only") };
-        backend.zero(rows * self.spec.hidden, &mut back.normed)?;
+        backend.clear(rows * self.spec.hidden, &mut back.normed)?;
         let head = HeadGrads {
             scale,
             dhidden: &mut back.normed,
             dweight: gradients.base.as_deref_mut().map(BaseGradients::head_mut),
         };
         let nll = self.head_loss(pass, normed, scored, Some(head))?;
-        backend.zero(rows * self.spec.hidden, &mut back.stream)?;
+        backend.clear(rows * self.spec.hidden, &mut back.stream)?;
         let dnorm = gradients.base.as_deref_mut().map(|b| &mut b.norm);
         let last = &streams[self.spec.layers];
         backend.norm_backward(last, &self.norm, eps, rows, &back.normed, &mut back.stream, dnorm)?;
@@ -231,12 +233,12 @@ impl<'a> LayerPass<'a> {
     }
 
     /// A group of linear layers on one input.
-    fn linears(&self, x: &Buffer<f32>, outs: Vec<(Slot, &mut Buffer<f32>)>, add: bool) -> Result<()> {
+    fn linears(&self, x: &Activation, outs: Vec<(Slot, &mut Activation)>, residual: Option<&Activation>) -> Result<()> {
         let lora: Vec<_> = outs.iter().map(|(slot, _)| self.lora(*slot)).collect();
         let mut group: Vec<_> = (outs.into_iter().zip(&lora))
             .map(|((slot, out), lora)| {
                 let linear = &self.weights().linears[slot as usize];
-                Linear { weight: &linear.weight, bias: linear.bias.as_ref(), lora, add, out }
+                Linear { weight: &linear.weight, bias: linear.bias.as_ref(), lora, residual, out }
             })
             .collect();
         self.pass.backend.linears(x, self.batch.rows(), &mut group)
@@ -245,15 +247,15 @@ impl<'a> LayerPass<'a> {
     /// From the layer's input to `gate` and `up`.
     fn forward(
         &self,
-        x: &Buffer<f32>,
+        x: &Activation,
         s: &mut LayerState,
-        normed: &mut Buffer<f32>,
-        cache: Option<&mut (Buffer<f32>, Buffer<f32>)>,
+        normed: &mut Activation,
+        cache: Option<&mut (Activation, Activation)>,
     ) -> Result<()> {
         let (spec, backend, rows) = (&self.decoder.spec, self.pass.backend, self.batch.rows());
         let (heads, positions, spans) = (spec.attention(), &self.batch.positions, &self.batch.spans);
         backend.norm(x, &self.weights().attention_norm, spec.norm_eps, rows, normed)?;
-        self.linears(normed, vec![(Slot::Q, &mut s.q), (Slot::K, &mut s.k), (Slot::V, &mut s.v)], false)?;
+        self.linears(normed, vec![(Slot::Q, &mut s.q), (Slot::K, &mut s.k), (Slot::V, &mut s.v)], None)?;
         backend.rope(&mut s.q, spec.heads, self.rope, positions, Turn::Forward)?;
         backend.rope(&mut s.k, spec.kv_heads, self.rope, positions, Turn::Forward)?;
         match cache {
@@ -267,26 +269,24 @@ impl<'a> LayerPass<'a> {
                 backend.attention(heads, spans, &s.q, keys, values, &mut s.attended, None)?;
             }
         }
-        backend.copy_rows(x, 0..rows, &mut s.middle, 0, spec.hidden)?;
-        self.linears(&s.attended, vec![(Slot::O, &mut s.middle)], true)?;
+        self.linears(&s.attended, vec![(Slot::O, &mut s.middle)], Some(x))?;
         backend.norm(&s.middle, &self.weights().mlp_norm, spec.norm_eps, rows, normed)?;
-        self.linears(normed, vec![(Slot::Gate, &mut s.gate), (Slot::Up, &mut s.up)], false)
+        self.linears(normed, vec![(Slot::Gate, &mut s.gate), (Slot::Up, &mut s.up)], None)
     }
 
     /// From `gate` and `up` to the layer's output.
-    fn finish(&self, s: &LayerState, gated: &mut Buffer<f32>, out: &mut Buffer<f32>) -> Result<()> {
+    fn finish(&self, s: &LayerState, gated: &mut Activation, out: &mut Activation) -> Result<()> {
         let (spec, backend, rows) = (&self.decoder.spec, self.pass.backend, self.batch.rows());
         backend.gate(rows * spec.intermediate, &s.gate, &s.up, gated)?;
-        backend.copy_rows(&s.middle, 0..rows, out, 0, spec.hidden)?;
-        self.linears(gated, vec![(Slot::Down, out)], true)
+        self.linears(gated, vec![(Slot::Down, out)], Some(&s.middle))
     }
 
     /// The gradient of a group of linear layers.
     fn linears_backward(
         &self,
-        x: &Buffer<f32>,
-        outs: &[(Slot, &Buffer<f32>)],
-        dx: Option<&mut Buffer<f32>>,
+        x: &Activation,
+        outs: &[(Slot, &Activation)],
+        dx: Option<&mut Activation>,
         gradients: &mut Gradients<'_, '_>,
     ) -> Result<()> {
         let lora: Vec<_> = outs.iter().map(|(slot, _)| self.lora(*slot)).collect();
@@ -306,10 +306,10 @@ impl<'a> LayerPass<'a> {
     #[allow(clippy::too_many_arguments)]
     fn backward(
         &self,
-        x: &Buffer<f32>,
+        x: &Activation,
         s: &mut LayerState,
-        normed: &mut Buffer<f32>,
-        gated: &mut Buffer<f32>,
+        normed: &mut Activation,
+        gated: &mut Activation,
         back: &mut Back,
         below: bool,
         gradients: &mut Gradients<'_, '_>,

@@ -10,6 +10,7 @@ use crate::device::{Buffer, Purpose, memory};
 use crate::error::{Error, Result};
 use crate::event::{Task, Unit};
 use crate::lora::LinearInfo;
+use crate::ops::Level;
 use crate::quant::bnb::{self, RawTensor};
 use crate::quant::{DType, Dense, QuantSpec, Storage, Weight};
 
@@ -24,6 +25,8 @@ pub struct LoadOptions {
     pub dtype: Option<DType>,
     /// Quantize each linear layer as soon as it is read, so that the dense model never stands in memory whole.
     pub quantize: Option<QuantSpec>,
+    /// The type to compute in; by the checkpoint and the processor where it is not given.
+    pub compute: Option<DType>,
 }
 
 /// Checks that every tensor of `spec` is there and has its shape.
@@ -122,6 +125,7 @@ fn norm_names(layer: usize) -> [String; 2] {
 pub fn load(spec: Spec, source: &mut dyn TensorSource, options: LoadOptions, task: Task<'_>) -> Result<Decoder> {
     check(&spec, source)?;
     memory::admit_all("the weights", bytes(&spec, source, options))?;
+    let compute = compute_type(source, options.compute)?;
     let linears = spec.linears();
     let mut total: u64 = linears.iter().map(|l| (l.out * l.input) as u64).sum();
     total += (spec.vocabulary * spec.hidden) as u64 * if spec.tied_head { 1 } else { 2 };
@@ -163,7 +167,18 @@ pub fn load(spec: Spec, source: &mut dyn TensorSource, options: LoadOptions, tas
             linears: weights,
         });
     }
-    Ok(Decoder { spec, linears, embedding, layers, norm, head })
+    Ok(Decoder { spec, linears, embedding, layers, norm, head, compute })
+}
+
+/// The type that a model is computed in: the one wanted, else f32 for a checkpoint in f32, else bf16 where the processor
+/// multiplies it faster than f32.
+///
+/// # Errors
+/// `LORALAB_CPU` names what the processor does not have.
+fn compute_type(source: &dyn TensorSource, wanted: Option<DType>) -> Result<DType> {
+    let level = Level::chosen()?;
+    let is_f32 = source.find(EMBEDDING).is_some_and(|tensor| tensor.dtype == "F32");
+    Ok(wanted.unwrap_or(if !is_f32 && level.has_bf16() { DType::Bf16 } else { DType::F32 }))
 }
 
 fn already_quantized() -> Error {

@@ -1,30 +1,108 @@
-//! The CPU backend: portable Rust around the `gemm` crate's f32 products, which choose AVX-512, AVX2 or NEON at run time.
+//! The CPU backend: products of packed panels by AVX-512, in bf16 pairs or f32, or by the `gemm` crate; everything else plain
+//! loops that the compiler makes vectors of.
 //!
-//! A 4-bit or 16-bit weight is expanded a panel of rows at a time into scratch memory that stays in the cache; the
-//! whole matrix never stands in memory as f32. One or two rows (token by token generation) read the codes directly.
+//! A weight in 4 or 16 bits is expanded a panel at a time into memory that stays in the cache, by the thread that multiplies with
+//! it; the whole matrix never stands in memory as f32. One or two rows (token by token generation) read the codes directly.
+//!
+//! | file | job |
+//! |---|---|
+//! | `level` | which instructions there are, and `LORALAB_CPU` |
+//! | `avx512/` | the kernels with intrinsics |
+//! | `portable` | the product where there are none |
+//! | `kernel` | both behind safe functions |
+//! | `factor` | weights into panels |
+//! | `product` | whole products, shared out among threads |
+//! | `linear`, `attention`, `head`, `pointwise` | the operations |
+//! | `decode` | one or two rows at a time |
+//! | `threads`, `scratch` | the pool of threads, and of memory |
 
 mod attention;
-mod gemm;
+#[cfg(target_arch = "x86_64")]
+mod avx512;
+mod decode;
+mod factor;
 mod head;
+mod kernel;
+mod level;
 mod linear;
 mod pointwise;
+mod portable;
+mod product;
 mod scratch;
+mod threads;
 
 use std::ops::Range;
+
+pub use level::{LEVELS, Level};
 
 use super::{
     AdamW, AttentionGrads, AttentionSaved, Backend, HeadGrads, Heads, Linear, LinearGrad, LoraGrads, RopeTable, Span,
     Turn,
 };
-use crate::device::Buffer;
+use crate::device::{Activation, Buffer};
 use crate::error::Result;
 use crate::quant::Weight;
 use scratch::Pool;
 
 /// The CPU backend.
-#[derive(Default)]
 pub struct Cpu {
+    level: Level,
     pool: Pool,
+}
+
+impl Cpu {
+    /// With the instructions that `LORALAB_CPU` names, or the best there are. A name that is none is an error where a model
+    /// is loaded ([`Level::chosen`]).
+    #[must_use]
+    pub fn new() -> Self {
+        Self::with_level(Level::chosen().unwrap_or(Level::best()))
+    }
+
+    /// With the instructions of `level`, which the processor must have.
+    #[must_use]
+    pub fn with_level(level: Level) -> Self {
+        assert!(level <= Level::best(), "this processor has no {}", level.name());
+        Self { level, pool: Pool::default() }
+    }
+
+    /// The instructions it uses.
+    #[must_use]
+    pub fn level(&self) -> Level {
+        self.level
+    }
+}
+
+impl Default for Cpu {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// Calls a generic function with the numbers of activations, which are all of one type.
+macro_rules! with_numbers {
+    ($($x:ident: $how:ident),+ => $body:expr) => {
+        match ($($x),+,) {
+            ($(Activation::F32($x)),+,) => { $(let $x = $x.$how();)+ $body }
+            ($(Activation::Bf16($x)),+,) => { $(let $x = $x.$how();)+ $body }
+            #[allow(unreachable_patterns)]
+            _ => unreachable!("the activations of a pass have one type"),
+        }
+    };
+}
+
+/// The numbers of a residual stream.
+fn stream(x: &Activation) -> &[f32] {
+    match x {
+        Activation::F32(x) => x.host(),
+        Activation::Bf16(_) => unreachable!("a residual stream is f32"),
+    }
+}
+
+fn stream_mut(x: &mut Activation) -> &mut [f32] {
+    match x {
+        Activation::F32(x) => x.host_mut(),
+        Activation::Bf16(_) => unreachable!("a residual stream is f32"),
+    }
 }
 
 impl Backend for Cpu {
@@ -32,63 +110,63 @@ impl Backend for Cpu {
         "cpu"
     }
 
-    fn embed(&self, ids: &[u32], table: &Weight, out: &mut Buffer<f32>) -> Result<()> {
+    fn embed(&self, ids: &[u32], table: &Weight, out: &mut Activation) -> Result<()> {
         let width = table.cols();
-        for (&id, row) in ids.iter().zip(out.host_mut().chunks_mut(width)) {
+        for (&id, row) in ids.iter().zip(stream_mut(out).chunks_mut(width)) {
             table.dequantize_rows(id as usize..id as usize + 1, row);
         }
         Ok(())
     }
 
-    fn embed_backward(&self, ids: &[u32], width: usize, dy: &Buffer<f32>, dtable: &mut Buffer<f32>) -> Result<()> {
+    fn embed_backward(&self, ids: &[u32], width: usize, dy: &Activation, dtable: &mut Buffer<f32>) -> Result<()> {
         let dtable = dtable.host_mut();
-        for (&id, dy) in ids.iter().zip(dy.host().chunks(width)) {
+        for (&id, dy) in ids.iter().zip(stream(dy).chunks(width)) {
             pointwise::add(dy, &mut dtable[id as usize * width..][..width]);
         }
         Ok(())
     }
 
-    fn norm(&self, x: &Buffer<f32>, weight: &Buffer<f32>, eps: f32, rows: usize, out: &mut Buffer<f32>) -> Result<()> {
-        pointwise::norm(x.host(), weight.host(), eps, rows, out.host_mut());
+    fn norm(&self, x: &Activation, weight: &Buffer<f32>, eps: f32, rows: usize, out: &mut Activation) -> Result<()> {
+        let x = stream(x);
+        with_numbers!(out: host_mut => pointwise::norm(x, weight.host(), eps, rows, out));
         Ok(())
     }
 
     fn norm_backward(
         &self,
-        x: &Buffer<f32>,
+        x: &Activation,
         weight: &Buffer<f32>,
         eps: f32,
         rows: usize,
-        dy: &Buffer<f32>,
-        dx: &mut Buffer<f32>,
+        dy: &Activation,
+        dx: &mut Activation,
         dweight: Option<&mut Buffer<f32>>,
     ) -> Result<()> {
-        let dweight = dweight.map(Buffer::host_mut);
-        pointwise::norm_backward(x.host(), weight.host(), eps, rows, dy.host(), dx.host_mut(), dweight);
+        let (x, dx, dweight) = (stream(x), stream_mut(dx), dweight.map(Buffer::host_mut));
+        with_numbers!(dy: host => pointwise::norm_backward(x, weight.host(), eps, rows, dy, dx, dweight));
         Ok(())
     }
 
-    fn linears(&self, x: &Buffer<f32>, rows: usize, group: &mut [Linear<'_>]) -> Result<()> {
-        group.iter_mut().try_for_each(|linear| linear::forward(&self.pool, x.host(), rows, linear))
+    fn linears(&self, x: &Activation, rows: usize, group: &mut [Linear<'_>]) -> Result<()> {
+        if rows <= decode::FEW {
+            return decode::linears(self, x, rows, group);
+        }
+        linear::forward(self, x, rows, group)
     }
 
     fn linears_backward(
         &self,
-        x: &Buffer<f32>,
+        x: &Activation,
         rows: usize,
         group: &mut [LinearGrad<'_>],
-        dx: Option<&mut Buffer<f32>>,
+        dx: Option<&mut Activation>,
         grads: &mut LoraGrads<'_>,
     ) -> Result<()> {
-        let mut dx = dx.map(Buffer::host_mut);
-        for (i, linear) in group.iter_mut().enumerate() {
-            linear::backward(&self.pool, x.host(), rows, linear, dx.as_deref_mut(), i == 0, grads)?;
-        }
-        Ok(())
+        linear::backward(self, x, rows, group, dx, grads)
     }
 
-    fn rope(&self, x: &mut Buffer<f32>, heads: usize, table: &RopeTable, positions: &[u32], turn: Turn) -> Result<()> {
-        pointwise::rope(x.host_mut(), heads, table, positions, turn);
+    fn rope(&self, x: &mut Activation, heads: usize, table: &RopeTable, positions: &[u32], turn: Turn) -> Result<()> {
+        with_numbers!(x: host_mut => pointwise::rope(x, heads, table, positions, turn));
         Ok(())
     }
 
@@ -96,14 +174,13 @@ impl Backend for Cpu {
         &self,
         heads: Heads,
         spans: &[Span],
-        q: &Buffer<f32>,
-        k: &Buffer<f32>,
-        v: &Buffer<f32>,
-        out: &mut Buffer<f32>,
+        q: &Activation,
+        k: &Activation,
+        v: &Activation,
+        out: &mut Activation,
         lse: Option<&mut Buffer<f32>>,
     ) -> Result<()> {
-        let lse = lse.map(Buffer::host_mut);
-        attention::forward(&self.pool, heads, spans, [q.host(), k.host(), v.host()], out.host_mut(), lse)
+        attention::forward(self, heads, spans, [q, k, v], out, lse.map(Buffer::host_mut))
     }
 
     fn attention_backward(
@@ -111,61 +188,63 @@ impl Backend for Cpu {
         heads: Heads,
         spans: &[Span],
         saved: &AttentionSaved<'_>,
-        dout: &Buffer<f32>,
+        dout: &Activation,
         grads: AttentionGrads<'_>,
     ) -> Result<()> {
-        attention::backward(&self.pool, heads, spans, saved, dout.host(), grads)
+        attention::backward(self, heads, spans, saved, dout, grads)
     }
 
-    fn gate(&self, n: usize, gate: &Buffer<f32>, up: &Buffer<f32>, out: &mut Buffer<f32>) -> Result<()> {
-        pointwise::gate(&gate.host()[..n], &up.host()[..n], &mut out.host_mut()[..n]);
+    fn gate(&self, n: usize, gate: &Activation, up: &Activation, out: &mut Activation) -> Result<()> {
+        with_numbers!(gate: host, up: host, out: host_mut => pointwise::gate(&gate[..n], &up[..n], &mut out[..n]));
         Ok(())
     }
 
-    fn gate_backward(&self, n: usize, dout: &Buffer<f32>, gate: &mut Buffer<f32>, up: &mut Buffer<f32>) -> Result<()> {
-        pointwise::gate_backward(&dout.host()[..n], &mut gate.host_mut()[..n], &mut up.host_mut()[..n]);
+    fn gate_backward(&self, n: usize, dout: &Activation, gate: &mut Activation, up: &mut Activation) -> Result<()> {
+        with_numbers!(dout: host, gate: host_mut, up: host_mut => {
+            pointwise::gate_backward(&dout[..n], &mut gate[..n], &mut up[..n]);
+        });
         Ok(())
     }
 
     fn head_loss(
         &self,
-        hidden: &Buffer<f32>,
+        hidden: &Activation,
         rows: &[usize],
         targets: &[u32],
         weight: &Weight,
         nll: &mut [f32],
         grads: Option<HeadGrads<'_>>,
     ) -> Result<()> {
-        head::loss(&self.pool, hidden.host(), rows, targets, weight, nll, grads)
+        head::loss(self, hidden, rows, targets, weight, nll, grads)
     }
 
-    fn logits(&self, hidden: &Buffer<f32>, rows: &[usize], weight: &Weight, out: &mut [f32]) -> Result<()> {
-        let width = weight.cols();
-        let mut gathered = self.pool.take(rows.len() * width)?;
-        linear::gather(hidden.host(), rows, width, &mut gathered);
-        linear::product(&self.pool, &gathered, rows.len(), weight, out, false)
+    fn logits(&self, hidden: &Activation, rows: &[usize], weight: &Weight, out: &mut [f32]) -> Result<()> {
+        head::logits(self, hidden, rows, weight, out)
     }
 
     fn copy_rows(
         &self,
-        src: &Buffer<f32>,
+        src: &Activation,
         from: Range<usize>,
-        dst: &mut Buffer<f32>,
+        dst: &mut Activation,
         to: usize,
         width: usize,
     ) -> Result<()> {
-        let n = from.len() * width;
-        dst.host_mut()[to * width..to * width + n].copy_from_slice(&src.host()[from.start * width..][..n]);
+        let (from, to) = (from.start * width..from.end * width, to * width);
+        with_numbers!(src: host, dst: host_mut => dst[to..to + from.len()].copy_from_slice(&src[from]));
         Ok(())
     }
 
-    fn add(&self, n: usize, x: &Buffer<f32>, y: &mut Buffer<f32>) -> Result<()> {
-        pointwise::add(&x.host()[..n], &mut y.host_mut()[..n]);
+    fn clear(&self, n: usize, x: &mut Activation) -> Result<()> {
+        match x {
+            Activation::F32(x) => x.host_mut()[..n].fill(0.0),
+            Activation::Bf16(x) => x.host_mut()[..n].fill(half::bf16::ZERO),
+        }
         Ok(())
     }
 
-    fn zero(&self, n: usize, x: &mut Buffer<f32>) -> Result<()> {
-        x.host_mut()[..n].fill(0.0);
+    fn zero(&self, x: &mut Buffer<f32>) -> Result<()> {
+        threads::chunks(x.host_mut(), 1 << 20, |_, part| part.fill(0.0));
         Ok(())
     }
 

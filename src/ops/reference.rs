@@ -8,7 +8,7 @@ use super::{
     AdamW, AttentionGrads, AttentionSaved, Backend, HeadGrads, Heads, Linear, LinearGrad, LoraGrads, LoraUse,
     RopeTable, Span, Turn,
 };
-use crate::device::Buffer;
+use crate::device::{Activation, Buffer};
 use crate::error::Result;
 use crate::quant::Weight;
 
@@ -51,50 +51,53 @@ impl Backend for Reference {
         "reference"
     }
 
-    fn embed(&self, ids: &[u32], table: &Weight, out: &mut Buffer<f32>) -> Result<()> {
+    fn embed(&self, ids: &[u32], table: &Weight, out: &mut Activation) -> Result<()> {
         let width = table.cols();
+        let mut row = vec![0.0; width];
         for (i, &id) in ids.iter().enumerate() {
-            table.dequantize_rows(id as usize..id as usize + 1, &mut out.host_mut()[i * width..(i + 1) * width]);
+            table.dequantize_rows(id as usize..id as usize + 1, &mut row);
+            out.write(i * width, &row);
         }
         Ok(())
     }
 
-    fn embed_backward(&self, ids: &[u32], width: usize, dy: &Buffer<f32>, dtable: &mut Buffer<f32>) -> Result<()> {
+    fn embed_backward(&self, ids: &[u32], width: usize, dy: &Activation, dtable: &mut Buffer<f32>) -> Result<()> {
+        let dy = dy.to_f32();
         for (i, &id) in ids.iter().enumerate() {
             for j in 0..width {
-                dtable.host_mut()[id as usize * width + j] += dy.host()[i * width + j];
+                dtable.host_mut()[id as usize * width + j] += dy[i * width + j];
             }
         }
         Ok(())
     }
 
-    fn norm(&self, x: &Buffer<f32>, weight: &Buffer<f32>, eps: f32, rows: usize, out: &mut Buffer<f32>) -> Result<()> {
-        let (x, w, width) = (x.host(), weight.host(), weight.len());
+    fn norm(&self, x: &Activation, weight: &Buffer<f32>, eps: f32, rows: usize, out: &mut Activation) -> Result<()> {
+        let (x, w, width) = (x.to_f32(), weight.host(), weight.len());
         for i in 0..rows {
             let row = &x[i * width..(i + 1) * width];
             let mean = row.iter().map(|x| f64::from(*x).powi(2)).sum::<f64>() / width as f64;
             let inverse = 1.0 / (mean + f64::from(eps)).sqrt();
-            for j in 0..width {
-                out.host_mut()[i * width + j] = (f64::from(row[j]) * inverse) as f32 * w[j];
-            }
+            let row: Vec<f32> = (0..width).map(|j| (f64::from(row[j]) * inverse) as f32 * w[j]).collect();
+            out.write(i * width, &row);
         }
         Ok(())
     }
 
     fn norm_backward(
         &self,
-        x: &Buffer<f32>,
+        x: &Activation,
         weight: &Buffer<f32>,
         eps: f32,
         rows: usize,
-        dy: &Buffer<f32>,
-        dx: &mut Buffer<f32>,
+        dy: &Activation,
+        dx: &mut Activation,
         mut dweight: Option<&mut Buffer<f32>>,
     ) -> Result<()> {
         let (w, width) = (weight.host(), weight.len());
+        let (all_x, all_dy, mut sum) = (x.to_f32(), dy.to_f32(), dx.to_f32().into_owned());
         for i in 0..rows {
             let at = i * width..(i + 1) * width;
-            let (x, dy) = (&x.host()[at.clone()], &dy.host()[at.clone()]);
+            let (x, dy) = (&all_x[at.clone()], &all_dy[at.clone()]);
             let mean = x.iter().map(|x| f64::from(*x).powi(2)).sum::<f64>() / width as f64;
             let inverse = 1.0 / (mean + f64::from(eps)).sqrt();
             // y = x·s·w with s = (mean(x²)+eps)^-½, so dx = s·w·dy − x·s³·mean(x·w·dy).
@@ -102,17 +105,18 @@ impl Backend for Reference {
             let pull = inverse.powi(3) * dot / width as f64;
             for j in 0..width {
                 let gradient = inverse * f64::from(w[j]) * f64::from(dy[j]) - pull * f64::from(x[j]);
-                dx.host_mut()[at.start + j] += gradient as f32;
+                sum[at.start + j] += gradient as f32;
                 if let Some(dweight) = dweight.as_deref_mut() {
                     dweight.host_mut()[j] += (f64::from(x[j]) * inverse * f64::from(dy[j])) as f32;
                 }
             }
         }
+        dx.write(0, &sum);
         Ok(())
     }
 
-    fn linears(&self, x: &Buffer<f32>, rows: usize, group: &mut [Linear<'_>]) -> Result<()> {
-        let x = x.host();
+    fn linears(&self, x: &Activation, rows: usize, group: &mut [Linear<'_>]) -> Result<()> {
+        let x = &x.to_f32();
         for linear in group {
             let (n, k) = (linear.weight.rows(), linear.weight.cols());
             let w = linear.weight.to_f32();
@@ -129,27 +133,28 @@ impl Backend for Reference {
                     *y += lora.scale * up;
                 }
             }
-            for (out, y) in linear.out.host_mut().iter_mut().zip(y) {
-                *out = if linear.add { *out + y } else { y };
+            if let Some(residual) = linear.residual {
+                y.iter_mut().zip(&*residual.to_f32()).for_each(|(y, r)| *y += r);
             }
+            linear.out.write(0, &y);
         }
         Ok(())
     }
 
     fn linears_backward(
         &self,
-        x: &Buffer<f32>,
+        x: &Activation,
         rows: usize,
         group: &mut [LinearGrad<'_>],
-        dx: Option<&mut Buffer<f32>>,
+        dx: Option<&mut Activation>,
         grads: &mut LoraGrads<'_>,
     ) -> Result<()> {
-        let x = x.host();
+        let x = &x.to_f32();
         let mut sum: Vec<f32> = Vec::new();
         for linear in group {
             let (n, k) = (linear.weight.rows(), linear.weight.cols());
             sum.resize(rows * k, 0.0);
-            let (w, dy) = (linear.weight.to_f32(), linear.dy.host());
+            let (w, dy) = (linear.weight.to_f32(), linear.dy.to_f32());
             let through = product((rows, n, k), |i, l| dy[i * n + l], |l, j| w[l * k + j]);
             sum.iter_mut().zip(through).for_each(|(s, t)| *s += t);
             if let Some(dweight) = linear.dweight.as_deref_mut() {
@@ -182,12 +187,13 @@ impl Backend for Reference {
             }
         }
         if let Some(dx) = dx {
-            dx.host_mut()[..sum.len()].copy_from_slice(&sum);
+            dx.write(0, &sum);
         }
         Ok(())
     }
 
-    fn rope(&self, x: &mut Buffer<f32>, heads: usize, table: &RopeTable, positions: &[u32], turn: Turn) -> Result<()> {
+    fn rope(&self, x: &mut Activation, heads: usize, table: &RopeTable, positions: &[u32], turn: Turn) -> Result<()> {
+        let mut y = x.to_f32().into_owned();
         let (d, half) = (table.head_dim, table.head_dim / 2);
         for (i, &position) in positions.iter().enumerate() {
             for h in 0..heads {
@@ -196,12 +202,13 @@ impl Backend for Reference {
                     let sin = table.sin.host()[position as usize * half + j];
                     let sin = if turn == Turn::Forward { sin } else { -sin };
                     let at = (i * heads + h) * d + j;
-                    let (a, b) = (x.host()[at], x.host()[at + half]);
-                    x.host_mut()[at] = a * cos - b * sin;
-                    x.host_mut()[at + half] = b * cos + a * sin;
+                    let (a, b) = (y[at], y[at + half]);
+                    y[at] = a * cos - b * sin;
+                    y[at + half] = b * cos + a * sin;
                 }
             }
         }
+        x.write(0, &y);
         Ok(())
     }
 
@@ -209,20 +216,21 @@ impl Backend for Reference {
         &self,
         heads: Heads,
         spans: &[Span],
-        q: &Buffer<f32>,
-        k: &Buffer<f32>,
-        v: &Buffer<f32>,
-        out: &mut Buffer<f32>,
+        q: &Activation,
+        k: &Activation,
+        v: &Activation,
+        out: &mut Activation,
         mut lse: Option<&mut Buffer<f32>>,
     ) -> Result<()> {
         let d = heads.head_dim;
+        let (q, k, v) = (q.to_f32(), k.to_f32(), v.to_f32());
         for span in spans {
             for (i, row) in span.q.clone().enumerate() {
                 for h in 0..heads.heads {
-                    let (p, log_sum) = probabilities(heads, span, i, h, q.host(), k.host());
+                    let (p, log_sum) = probabilities(heads, span, i, h, &q, &k);
                     for j in 0..d {
-                        let sum: f64 = p.iter().zip(span.kv.clone()).map(|(p, key)| p * at(v, heads, key, h, j)).sum();
-                        out.host_mut()[row * heads.q_width() + h * d + j] = sum as f32;
+                        let sum: f64 = p.iter().zip(span.kv.clone()).map(|(p, key)| p * at(&v, heads, key, h, j)).sum();
+                        out.write(row * heads.q_width() + h * d + j, &[sum as f32]);
                     }
                     if let Some(lse) = lse.as_deref_mut() {
                         lse.host_mut()[row * heads.heads + h] = log_sum as f32;
@@ -238,62 +246,66 @@ impl Backend for Reference {
         heads: Heads,
         spans: &[Span],
         saved: &AttentionSaved<'_>,
-        dout: &Buffer<f32>,
+        dout: &Activation,
         grads: AttentionGrads<'_>,
     ) -> Result<()> {
         let (d, group) = (heads.head_dim, heads.heads / heads.kv_heads);
+        let rows = spans.iter().map(|span| span.q.end).max().unwrap_or(0);
+        let [q, k, v, dout] = [saved.q, saved.k, saved.v, dout].map(Activation::to_f32);
+        let mut dq = vec![0.0f32; rows * heads.q_width()];
+        let (mut dk, mut dv) = (vec![0.0f32; rows * heads.kv_width()], vec![0.0f32; rows * heads.kv_width()]);
         for span in spans {
-            for row in span.kv.clone() {
-                grads.dk.host_mut()[row * heads.kv_width()..(row + 1) * heads.kv_width()].fill(0.0);
-                grads.dv.host_mut()[row * heads.kv_width()..(row + 1) * heads.kv_width()].fill(0.0);
-            }
             for (i, row) in span.q.clone().enumerate() {
                 for h in 0..heads.heads {
-                    let (p, _) = probabilities(heads, span, i, h, saved.q.host(), saved.k.host());
+                    let (p, _) = probabilities(heads, span, i, h, &q, &k);
                     let query = row * heads.q_width() + h * d;
-                    let dout = &dout.host()[query..query + d];
+                    let dout = &dout[query..query + d];
                     let dp: Vec<f64> = (span.kv.clone().take(p.len()))
-                        .map(|key| (0..d).map(|j| f64::from(dout[j]) * at(saved.v, heads, key, h, j)).sum())
+                        .map(|key| (0..d).map(|j| f64::from(dout[j]) * at(&v, heads, key, h, j)).sum())
                         .collect();
                     let mean: f64 = p.iter().zip(&dp).map(|(p, dp)| p * dp).sum();
-                    grads.dq.host_mut()[query..query + d].fill(0.0);
                     for (l, key) in span.kv.clone().take(p.len()).enumerate() {
                         // softmax: ds = p·(dp − Σ p·dp)
                         let ds = p[l] * (dp[l] - mean) * f64::from(heads.scale);
                         for j in 0..d {
                             let key_at = key * heads.kv_width() + h / group * d + j;
-                            grads.dq.host_mut()[query + j] += (ds * f64::from(saved.k.host()[key_at])) as f32;
-                            grads.dk.host_mut()[key_at] += (ds * f64::from(saved.q.host()[query + j])) as f32;
-                            grads.dv.host_mut()[key_at] += (p[l] * f64::from(dout[j])) as f32;
+                            dq[query + j] += (ds * f64::from(k[key_at])) as f32;
+                            dk[key_at] += (ds * f64::from(q[query + j])) as f32;
+                            dv[key_at] += (p[l] * f64::from(dout[j])) as f32;
                         }
                     }
                 }
             }
         }
+        grads.dq.write(0, &dq);
+        grads.dk.write(0, &dk);
+        grads.dv.write(0, &dv);
         Ok(())
     }
 
-    fn gate(&self, n: usize, gate: &Buffer<f32>, up: &Buffer<f32>, out: &mut Buffer<f32>) -> Result<()> {
-        for i in 0..n {
-            let g = gate.host()[i];
-            out.host_mut()[i] = g / (1.0 + (-g).exp()) * up.host()[i];
-        }
+    fn gate(&self, n: usize, gate: &Activation, up: &Activation, out: &mut Activation) -> Result<()> {
+        let (gate, up) = (gate.to_f32(), up.to_f32());
+        let gated: Vec<f32> = (0..n).map(|i| gate[i] / (1.0 + (-gate[i]).exp()) * up[i]).collect();
+        out.write(0, &gated);
         Ok(())
     }
 
-    fn gate_backward(&self, n: usize, dout: &Buffer<f32>, gate: &mut Buffer<f32>, up: &mut Buffer<f32>) -> Result<()> {
+    fn gate_backward(&self, n: usize, dout: &Activation, gate: &mut Activation, up: &mut Activation) -> Result<()> {
+        let (dout, mut dgate, mut dup) = (dout.to_f32(), gate.to_f32().into_owned(), up.to_f32().into_owned());
         for i in 0..n {
-            let (g, u, d) = (gate.host()[i], up.host()[i], dout.host()[i]);
+            let (g, u, d) = (dgate[i], dup[i], dout[i]);
             let sigmoid = 1.0 / (1.0 + (-g).exp());
-            gate.host_mut()[i] = d * u * sigmoid * (1.0 + g * (1.0 - sigmoid));
-            up.host_mut()[i] = d * g * sigmoid;
+            dgate[i] = d * u * sigmoid * (1.0 + g * (1.0 - sigmoid));
+            dup[i] = d * g * sigmoid;
         }
+        gate.write(0, &dgate);
+        up.write(0, &dup);
         Ok(())
     }
 
     fn head_loss(
         &self,
-        hidden: &Buffer<f32>,
+        hidden: &Activation,
         rows: &[usize],
         targets: &[u32],
         weight: &Weight,
@@ -301,56 +313,57 @@ impl Backend for Reference {
         mut grads: Option<HeadGrads<'_>>,
     ) -> Result<()> {
         let (vocabulary, width) = (weight.rows(), weight.cols());
-        let w = weight.to_f32();
+        let (w, hidden) = (weight.to_f32(), hidden.to_f32());
         for (i, (&row, &target)) in rows.iter().zip(targets).enumerate() {
-            let h = &hidden.host()[row * width..(row + 1) * width];
+            let h = &hidden[row * width..(row + 1) * width];
             let logits = product((1, width, vocabulary), |_, l| h[l], |l, j| w[j * width + l]);
             let max = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
             let sum: f64 = logits.iter().map(|x| f64::from(x - max).exp()).sum();
             nll[i] = (f64::from(max) + sum.ln() - f64::from(logits[target as usize])) as f32;
             let Some(grads) = &mut grads else { continue };
-            grads.dhidden.host_mut()[row * width..(row + 1) * width].fill(0.0);
+            let mut dh = vec![0.0f32; width];
             for (id, logit) in logits.iter().enumerate() {
                 let p = f64::from(logit - max).exp() / sum - if id == target as usize { 1.0 } else { 0.0 };
                 let g = (p * f64::from(grads.scale)) as f32;
                 for j in 0..width {
-                    grads.dhidden.host_mut()[row * width + j] += g * w[id * width + j];
+                    dh[j] += g * w[id * width + j];
                     if let Some(dweight) = grads.dweight.as_deref_mut() {
                         dweight.host_mut()[id * width + j] += g * h[j];
                     }
                 }
             }
+            grads.dhidden.write(row * width, &dh);
         }
         Ok(())
     }
 
-    fn logits(&self, hidden: &Buffer<f32>, rows: &[usize], weight: &Weight, out: &mut [f32]) -> Result<()> {
+    fn logits(&self, hidden: &Activation, rows: &[usize], weight: &Weight, out: &mut [f32]) -> Result<()> {
+        let hidden = hidden.to_f32();
         let (n, k, w) = (weight.rows(), weight.cols(), weight.to_f32());
-        let y = product((rows.len(), k, n), |i, l| hidden.host()[rows[i] * k + l], |l, j| w[j * k + l]);
+        let y = product((rows.len(), k, n), |i, l| hidden[rows[i] * k + l], |l, j| w[j * k + l]);
         out[..y.len()].copy_from_slice(&y);
         Ok(())
     }
 
     fn copy_rows(
         &self,
-        src: &Buffer<f32>,
+        src: &Activation,
         from: Range<usize>,
-        dst: &mut Buffer<f32>,
+        dst: &mut Activation,
         to: usize,
         width: usize,
     ) -> Result<()> {
-        let n = from.len() * width;
-        dst.host_mut()[to * width..to * width + n].copy_from_slice(&src.host()[from.start * width..from.end * width]);
+        dst.write(to * width, &src.to_f32()[from.start * width..from.end * width]);
         Ok(())
     }
 
-    fn add(&self, n: usize, x: &Buffer<f32>, y: &mut Buffer<f32>) -> Result<()> {
-        y.host_mut()[..n].iter_mut().zip(x.host()).for_each(|(y, x)| *y += x);
+    fn clear(&self, n: usize, x: &mut Activation) -> Result<()> {
+        x.write(0, &vec![0.0; n]);
         Ok(())
     }
 
-    fn zero(&self, n: usize, x: &mut Buffer<f32>) -> Result<()> {
-        x.host_mut()[..n].fill(0.0);
+    fn zero(&self, x: &mut Buffer<f32>) -> Result<()> {
+        x.host_mut().fill(0.0);
         Ok(())
     }
 
@@ -392,7 +405,7 @@ fn probabilities(heads: Heads, span: &Span, i: usize, h: usize, q: &[f32], k: &[
 }
 
 /// Element `j` of the value that query head `h` reads at row `key`.
-fn at(v: &Buffer<f32>, heads: Heads, key: usize, h: usize, j: usize) -> f64 {
+fn at(v: &[f32], heads: Heads, key: usize, h: usize, j: usize) -> f64 {
     let group = heads.heads / heads.kv_heads;
-    f64::from(v.host()[key * heads.kv_width() + h / group * heads.head_dim + j])
+    f64::from(v[key * heads.kv_width() + h / group * heads.head_dim + j])
 }

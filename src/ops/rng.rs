@@ -58,19 +58,22 @@ impl Rng {
 }
 
 impl super::Dropout {
-    /// Multiplies `x` by the mask, or by zero, and by `1 / (1 − p)`; `first` is the index of the first element in the mask.
+    /// What the elements `4 · group` to `4 · group + 3` are multiplied by: zero, or `1 / (1 − p)`.
     ///
     /// One hash decides four elements by sixteen bits each, so `p` is rounded to a multiple of 2⁻¹⁶.
-    pub(super) fn apply(&self, first: usize, x: &mut [f32]) {
+    #[inline(always)]
+    pub(super) fn factors(&self, group: usize) -> [f32; 4] {
         let threshold = (self.p * 65536.0).round() as u64;
         let keep = 1.0 / (1.0 - self.p);
+        let bits = mix(self.key ^ (group as u64).wrapping_mul(GOLDEN));
+        std::array::from_fn(|j| if (bits >> (16 * j)) & 0xffff < threshold { 0.0 } else { keep })
+    }
+
+    /// Multiplies `x` by the mask; `first` is the index of the first element in it, a multiple of 4.
+    pub(super) fn apply(&self, first: usize, x: &mut [f32]) {
         debug_assert!(first.is_multiple_of(4));
         for (i, four) in x.chunks_mut(4).enumerate() {
-            let bits = mix(self.key ^ ((first / 4 + i) as u64).wrapping_mul(GOLDEN));
-            for (j, x) in four.iter_mut().enumerate() {
-                let dropped = (bits >> (16 * j)) & 0xffff < threshold;
-                *x *= if dropped { 0.0 } else { keep };
-            }
+            four.iter_mut().zip(self.factors(first / 4 + i)).for_each(|(x, factor)| *x *= factor);
         }
     }
 }

@@ -187,7 +187,7 @@ impl Weight {
     }
 
     /// Writes the elements from `start` on to `out`, as many as it has.
-    pub(super) fn dequantize(&self, start: usize, out: &mut [f32]) {
+    pub(crate) fn dequantize(&self, start: usize, out: &mut [f32]) {
         let range = start..start + out.len();
         match &self.storage {
             Storage::Dense(values) => values.copy_to_f32(range, out),

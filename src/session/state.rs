@@ -99,7 +99,7 @@ impl Session {
     #[must_use]
     pub fn new() -> Self {
         Self {
-            backend: Box::new(Cpu::default()),
+            backend: Box::new(Cpu::new()),
             base: None,
             adapters: Vec::new(),
             active: Vec::new(),

@@ -113,7 +113,8 @@ impl Trainer {
         let rows: usize = lengths.iter().take(settings.batch_size).sum();
         let longest = samples.iter().map(|s| s.ids.len()).max().unwrap_or(0);
         let keep = if settings.grad_checkpoint { Keep::Inputs } else { Keep::All };
-        let arena = Arena::new(&subject.decoder().spec, rows, longest, keep)?;
+        let decoder = subject.decoder();
+        let arena = Arena::new(&decoder.spec, rows, longest, keep, decoder.compute)?;
         let decay = settings.weight_decay as f32;
         let (gradients, optimizer) = match subject {
             Subject::Adapter { adapter, .. } => {
@@ -277,7 +278,7 @@ impl Trainer {
     }
 
     fn zero_gradients(&mut self, backend: &dyn Backend) -> Result<()> {
-        self.gradients().into_iter().try_for_each(|g| backend.zero(g.len(), g))
+        self.gradients().into_iter().try_for_each(|g| backend.zero(g))
     }
 
     fn gradient_norm(&mut self, backend: &dyn Backend) -> Result<f64> {

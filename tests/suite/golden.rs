@@ -64,7 +64,7 @@ fn logits(decoder: &Decoder, adapter: Option<&Adapter>, sample: &Sample) -> Vec<
     let pass = Pass { backend: &backend, adapters: &adapters, cancel: &cancel, dropout: None };
     let (mut batch, mut scored) = (Batch::default(), Scored::default());
     sample.append_to(&mut batch, &mut scored, &uses);
-    let mut arena = Arena::new(&decoder.spec, batch.rows(), batch.rows(), Keep::Nothing).unwrap();
+    let mut arena = Arena::new(&decoder.spec, batch.rows(), batch.rows(), Keep::Nothing, decoder.compute).unwrap();
     decoder.forward(&pass, &batch, &mut arena, None).unwrap();
     decoder.logits(&pass, &arena, &(0..batch.rows()).collect::<Vec<_>>()).unwrap()
 }
@@ -294,7 +294,8 @@ fn gradients_of_the_whole_model_match_finite_differences() {
     samples[..3].iter().for_each(|s| s.append_to(&mut batch, &mut scored, &[]));
     let (backend, cancel) = (Cpu::default(), Cancel::default());
     let pass = Pass { backend: &backend, adapters: &[], cancel: &cancel, dropout: None };
-    let mut arena = Arena::new(&model.decoder.spec, batch.rows(), batch.rows(), Keep::All).unwrap();
+    let mut arena =
+        Arena::new(&model.decoder.spec, batch.rows(), batch.rows(), Keep::All, model.decoder.compute).unwrap();
     let mut gradients = BaseGradients::new(&model.decoder).unwrap();
     model.decoder.forward(&pass, &batch, &mut arena, None).unwrap();
     let mut into = Gradients { adapters: &mut [], base: Some(&mut gradients) };

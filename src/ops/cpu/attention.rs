@@ -1,146 +1,426 @@
 //! Causal attention a block of queries at a time: the score matrix never stands in memory whole, neither way.
 //!
-//! The backward pass makes the probabilities anew from the logarithm of each row's sum (Dao et al. 2022).
+//! Forward, each block of queries meets all keys it sees. Backward, scores are made anew from the logarithm of each row's sum (Dao
+//! et al. 2022), and turned: rows are keys, so that the gradients of keys and values are products with what lies ready, and only
+//! the queries' gradient needs the turned tile.
 
-use rayon::prelude::*;
+use std::ops::Range;
 
-use super::gemm::{Mat, Out, product, product_into};
-use super::pointwise::{dot, exp_shifted, max, scale, softmax_backward};
-use super::scratch::Pool;
+use super::Cpu;
+use super::kernel::{
+    Dense, Panel, Rows, Slice, Unit, copy_rows, multiply, pack_natural, pack_transposed, padded, turn,
+};
+use super::pointwise::{self, exp_shifted, max};
+use super::scratch::Scratch;
+use super::threads::{self, Shared};
+use crate::device::Activation;
 use crate::error::Result;
 use crate::ops::{AttentionGrads, AttentionSaved, Heads, Span};
 
-/// Queries whose scores stand in memory at a time.
+/// Queries, and keys, of a block: the width of a panel.
 const BLOCK: usize = 64;
-/// Scores below which a thread is not worth waking.
-const SMALL: usize = 16 << 10;
 
-/// Blocks of a span's queries with the number of keys that the last query of each sees.
-fn blocks(span: &Span) -> impl Iterator<Item = (std::ops::Range<usize>, usize)> {
-    let (n, earlier) = (span.q.len(), span.kv.len() - span.q.len());
-    (0..n).step_by(BLOCK).map(move |start| {
-        let end = (start + BLOCK).min(n);
-        (start..end, earlier + end)
-    })
+/// What is the same for every head.
+struct Shape<'a> {
+    cpu: &'a Cpu,
+    unit: Unit,
+    heads: Heads,
 }
 
-/// Runs `work` for every item, on all threads if there is enough to do.
-fn spread<T: Sync>(items: &[T], scores: usize, work: impl Fn(&T) -> Result<()> + Sync + Send) -> Result<()> {
-    if scores < SMALL { items.iter().try_for_each(work) } else { items.par_iter().try_for_each(work) }
+/// Rows of one head, `[rows, head_dim]` in a wider buffer.
+#[derive(Clone, Copy)]
+struct Head<'a> {
+    data: Slice<'a>,
+    stride: usize,
+    d: usize,
 }
 
-fn scores(spans: &[Span], heads: Heads) -> usize {
-    spans.iter().map(|s| s.q.len() * s.kv.len()).sum::<usize>() * heads.heads
+impl<'a> Head<'a> {
+    fn dense(&self, row: usize) -> Dense<'a> {
+        Dense { data: self.data.from(row * self.stride), stride: self.stride }
+    }
+}
+
+/// Panels of one head, block after block.
+struct Panels<'a> {
+    data: Scratch<'a>,
+    each: usize,
+}
+
+impl Panels<'_> {
+    fn block(&self, i: usize) -> &[f32] {
+        &self.data[i * self.each..(i + 1) * self.each]
+    }
+}
+
+fn blocks(n: usize) -> impl Iterator<Item = Range<usize>> {
+    (0..n).step_by(BLOCK).map(move |start| start..(start + BLOCK).min(n))
+}
+
+impl<'a> Shape<'a> {
+    fn head(&self, x: &'a Activation, h: usize, width: usize) -> Head<'a> {
+        Head { data: Slice::of(x).from(h * self.heads.head_dim), stride: width, d: self.heads.head_dim }
+    }
+
+    /// Columns of a panel for `n` rows of a head, or for its elements.
+    fn wide(&self, n: usize) -> usize {
+        padded(self.cpu.level, n, n.next_multiple_of(16))
+    }
+
+    /// A panel for each block of `n` rows: elements run down, rows across.
+    fn transposed(&self, head: Head<'_>, n: usize) -> Result<Panels<'a>> {
+        let each = self.unit.count(head.d) * BLOCK;
+        let mut data = self.cpu.pool.take(n.div_ceil(BLOCK) * each)?;
+        for (rows, panel) in blocks(n).zip(data.chunks_exact_mut(each)) {
+            let panel = Panel { data: panel, width: self.wide(rows.len()) };
+            pack_transposed(self.cpu.level, self.unit, head.dense(rows.start), rows.len(), head.d, panel);
+        }
+        Ok(Panels { data, each })
+    }
+
+    /// A panel for each block of `n` rows: rows run down, elements across; those beyond 64 in panels of their own.
+    fn natural(&self, head: Head<'_>, n: usize) -> Result<Vec<Panels<'a>>> {
+        let each = self.unit.count(BLOCK) * BLOCK;
+        let of = |columns: Range<usize>| -> Result<Panels<'a>> {
+            let mut data = self.cpu.pool.take(n.div_ceil(BLOCK) * each)?;
+            for (rows, panel) in blocks(n).zip(data.chunks_exact_mut(each)) {
+                let from = Dense { data: head.dense(rows.start).data.from(columns.start), stride: head.stride };
+                let panel = Panel { data: panel, width: self.wide(columns.len()) };
+                pack_natural(self.cpu.level, self.unit, from, columns.len(), rows.len(), panel);
+            }
+            Ok(Panels { data, each })
+        };
+        blocks(head.d).map(of).collect()
+    }
+
+    /// Rows of a head as a left factor, copied to `space` unless they can be used where they lie.
+    fn left<'b>(&self, head: Head<'b>, rows: &Range<usize>, space: &'b mut [f32]) -> Rows<'b> {
+        if let Some(lying) = Rows::lying(self.unit, head.dense(rows.start), head.d) {
+            return lying;
+        }
+        copy_rows(self.unit, head.dense(rows.start), rows.len(), head.d, space);
+        let stride = self.unit.count(head.d);
+        Rows::of_units(space, stride, stride)
+    }
+
+    fn multiply(
+        &self,
+        left: Rows<'_>,
+        count: usize,
+        panel: &[f32],
+        n: usize,
+        out: &mut [f32],
+        stride: usize,
+        add: bool,
+    ) {
+        multiply(self.cpu.level, self.unit, left, count, panel, self.wide(n), out, stride, add);
+    }
+
+    /// `out += left · panels[block]`, all elements of a head wide.
+    fn multiply_natural(
+        &self,
+        left: Rows<'_>,
+        count: usize,
+        panels: &[Panels<'_>],
+        block: usize,
+        out: &mut [f32],
+        add: bool,
+    ) {
+        let stride = self.stride();
+        for (columns, panels) in blocks(self.heads.head_dim).zip(panels) {
+            let out = &mut out[columns.start..];
+            self.multiply(left, count, panels.block(block), columns.len(), out, stride, add);
+        }
+    }
+
+    /// Floats from row to row of a head's results: whole vectors.
+    fn stride(&self) -> usize {
+        self.heads.head_dim.next_multiple_of(16)
+    }
 }
 
 /// See [`crate::ops::Backend::attention`].
 pub(super) fn forward(
-    pool: &Pool,
+    cpu: &Cpu,
     heads: Heads,
     spans: &[Span],
-    [q, k, v]: [&[f32]; 3],
-    out: &mut [f32],
-    lse: Option<&mut [f32]>,
+    [q, k, v]: [&Activation; 3],
+    out: &mut Activation,
+    mut lse: Option<&mut [f32]>,
 ) -> Result<()> {
+    let rows = spans.iter().map(|s| s.q.end).max().unwrap_or(0);
+    assert!(rows * heads.q_width() <= out.len() && lse.as_ref().is_none_or(|l| rows * heads.heads <= l.len()));
+    let few = |span: &&Span| lse.is_none() && span.q.len() <= super::decode::FEW;
+    if spans.iter().all(|span| few(&span)) {
+        return spans.iter().try_for_each(|span| match (q, k, v, &mut *out) {
+            (Activation::F32(q), Activation::F32(k), Activation::F32(v), Activation::F32(out)) => {
+                super::decode::attention(cpu, heads, span, [q.host(), k.host(), v.host()], out.host_mut())
+            }
+            (Activation::Bf16(q), Activation::Bf16(k), Activation::Bf16(v), Activation::Bf16(out)) => {
+                super::decode::attention(cpu, heads, span, [q.host(), k.host(), v.host()], out.host_mut())
+            }
+            _ => unreachable!("the activations of a pass have one type"),
+        });
+    }
+    let shape = Shape { cpu, unit: Unit::of(cpu.level, q), heads };
+    // Where there are few sequences, each is cut, or a thread would have nothing to do.
+    let wanted = (4 * threads::count()).div_ceil(spans.len() * heads.kv_heads);
+    let mut items = Vec::new();
+    for span in spans {
+        let some = span.q.len().div_ceil(BLOCK).div_ceil(wanted).max(1) * BLOCK;
+        for kv_head in 0..heads.kv_heads {
+            items.extend((0..span.q.len()).step_by(some).map(|s| (span, kv_head, s..(s + some).min(span.q.len()))));
+        }
+    }
+    let out = Target::new(out);
+    let lse = lse.as_deref_mut().map(|lse| Shared(lse.as_mut_ptr()));
+    threads::try_each(items.len(), |i| {
+        let (span, kv_head, queries) = &items[i];
+        forward_item(&shape, span, *kv_head, queries.clone(), [q, k, v], &out, lse.as_ref())
+    })
+}
+
+/// Some queries of all heads of one key head.
+fn forward_item(
+    shape: &Shape<'_>,
+    span: &Span,
+    kv_head: usize,
+    queries: Range<usize>,
+    [q, k, v]: [&Activation; 3],
+    out: &Target,
+    lse: Option<&Shared<f32>>,
+) -> Result<()> {
+    let Shape { cpu, unit, heads } = shape;
     let (d, qw, kw) = (heads.head_dim, heads.q_width(), heads.kv_width());
     let group = heads.heads / heads.kv_heads;
-    let rows = spans.iter().map(|s| s.q.end).max().unwrap_or(0);
-    assert!(rows * qw <= out.len() && lse.as_ref().is_none_or(|l| rows * heads.heads <= l.len()));
-    let (out, lse) = (Out::new(out, qw), lse.map(|lse| Out::new(lse, heads.heads)));
-    let items: Vec<_> = spans.iter().flat_map(|span| (0..heads.heads).map(move |h| (span, h))).collect();
-    spread(&items, scores(spans, heads), |&(span, h)| {
-        let mut space = pool.take(BLOCK * span.kv.len() + BLOCK)?;
-        let (p, sums) = space.split_at_mut(BLOCK * span.kv.len());
-        let column = h / group * d;
-        for (block, seen) in blocks(span) {
-            let (m, first) = (block.len(), span.q.start + block.start);
-            let p = &mut p[..m * seen];
-            let query = Mat::strided(&q[first * qw + h * d..], m, d, qw);
-            let keys = Mat::strided(&k[span.kv.start * kw + column..], seen, d, kw);
-            let values = Mat::strided(&v[span.kv.start * kw + column..], seen, d, kw);
-            product(p, seen, false, 1.0, query, keys.t(), false);
-            for (i, row) in p.chunks_mut(seen).enumerate() {
+    let earlier = span.kv.len() - span.q.len();
+    let most = earlier + queries.end;
+    let at = |x| shape.head(x, kv_head, kw);
+    let keys = shape.transposed(at(k).from_row(span.kv.start), most)?;
+    let values = shape.natural(at(v).from_row(span.kv.start), most)?;
+    let stride = most.next_multiple_of(BLOCK);
+    let mut scores = cpu.pool.take(BLOCK * stride)?;
+    let mut weights = cpu.pool.take(if *unit == Unit::Bf16 { BLOCK * unit.count(stride) } else { 0 })?;
+    let mut space = cpu.pool.take(BLOCK * d)?;
+    let mut sum = cpu.pool.take(BLOCK * shape.stride())?;
+    let mut totals = [0.0; BLOCK];
+    for h in kv_head * group..(kv_head + 1) * group {
+        let head = shape.head(q, h, qw).from_row(span.q.start);
+        for start in queries.clone().step_by(BLOCK) {
+            let rows = start..(start + BLOCK).min(queries.end);
+            let (m, seen) = (rows.len(), earlier + rows.end);
+            let left = shape.left(head, &rows, &mut space);
+            for (j, columns) in blocks(seen).enumerate() {
+                let (out, n) = (&mut scores[columns.start..], (most - columns.start).min(BLOCK));
+                shape.multiply(left, m, keys.block(j), n, out, stride, false);
+            }
+            for (i, row) in scores.chunks_exact_mut(stride).take(m).enumerate() {
                 let visible = seen - (m - 1 - i);
-                row[visible..].fill(0.0);
+                row[visible..seen].fill(0.0);
                 let row = &mut row[..visible];
                 let top = max(row) * heads.scale;
-                let sum = exp_shifted(row, heads.scale, top);
-                scale(row, 1.0 / sum);
-                sums[i] = top + sum.ln();
-            }
-            // SAFETY: rows of this span's queries and columns of this head belong to this item alone, and lie inside the
-            // buffers by the assertion above.
-            unsafe {
-                product_into(out.at(first, h * d), false, 1.0, Mat::new(p, m, seen), values, false);
+                totals[i] = exp_shifted(row, heads.scale, top);
                 if let Some(lse) = lse {
-                    lse.at(first, h).copy_rows(&sums[..m], 1);
+                    let at = (span.q.start + start + i) * heads.heads + h;
+                    // SAFETY: inside by the assertion in `forward`; this row of this head belongs to this item alone.
+                    unsafe { *lse.get().add(at) = top + totals[i].ln() };
+                }
+            }
+            let units = unit.count(seen);
+            let left = match unit {
+                Unit::F32 => Rows::of_units(&scores, stride, seen),
+                Unit::Bf16 => {
+                    copy_rows(*unit, Dense::f32(&scores, stride), m, seen, &mut weights);
+                    Rows::of_units(&weights, units, units)
+                }
+            };
+            for (j, columns) in blocks(seen).enumerate() {
+                let part = unit.count(columns.start)..unit.count(columns.end);
+                shape.multiply_natural(left.part(0, part), m, &values, j, &mut sum, j > 0);
+            }
+            for (i, row) in sum.chunks_exact(shape.stride()).take(m).enumerate() {
+                // SAFETY: inside by the assertion in `forward`; this row of this head belongs to this item alone.
+                unsafe { out.write((span.q.start + start + i) * qw + h * d, &row[..d], 1.0 / totals[i]) };
+            }
+        }
+    }
+    Ok(())
+}
+
+impl Head<'_> {
+    fn from_row(self, row: usize) -> Self {
+        Self { data: self.data.from(row * self.stride), ..self }
+    }
+}
+
+/// An activation that several threads write parts of.
+enum Target {
+    F32(Shared<f32>),
+    Bf16(Shared<half::bf16>),
+}
+
+impl Target {
+    fn new(x: &mut Activation) -> Self {
+        match x {
+            Activation::F32(x) => Target::F32(Shared(x.host_mut().as_mut_ptr())),
+            Activation::Bf16(x) => Target::Bf16(Shared(x.host_mut().as_mut_ptr())),
+        }
+    }
+
+    /// Writes `factor · row` from element `at` on.
+    ///
+    /// # Safety
+    /// The elements exist, and nobody else uses them meanwhile.
+    unsafe fn write(&self, at: usize, row: &[f32], factor: f32) {
+        // SAFETY: by the caller's promise.
+        unsafe {
+            match self {
+                Target::F32(out) => {
+                    let out = std::slice::from_raw_parts_mut(out.get().add(at), row.len());
+                    pointwise::scale_into(row, factor, None, out);
+                }
+                Target::Bf16(out) => {
+                    let out = std::slice::from_raw_parts_mut(out.get().add(at), row.len());
+                    pointwise::scale_into(row, factor, None, out);
                 }
             }
         }
-        Ok(())
-    })
+    }
 }
 
 /// See [`crate::ops::Backend::attention_backward`].
 pub(super) fn backward(
-    pool: &Pool,
+    cpu: &Cpu,
     heads: Heads,
     spans: &[Span],
     saved: &AttentionSaved<'_>,
-    dout: &[f32],
+    dout: &Activation,
     grads: AttentionGrads<'_>,
 ) -> Result<()> {
-    let (d, qw, kw) = (heads.head_dim, heads.q_width(), heads.kv_width());
-    let group = heads.heads / heads.kv_heads;
-    let (q, k, v) = (saved.q.host(), saved.k.host(), saved.v.host());
-    let (o, lse) = (saved.out.host(), saved.lse.host());
-    let (dq, dk, dv) = (grads.dq.host_mut(), grads.dk.host_mut(), grads.dv.host_mut());
     let rows = spans.iter().map(|s| s.q.end).max().unwrap_or(0);
-    assert!(rows * qw <= dq.len() && rows * kw <= dk.len() && rows * kw <= dv.len());
+    let (qw, kw, d) = (heads.q_width(), heads.kv_width(), heads.head_dim);
+    assert!(rows * qw <= grads.dq.len() && rows * kw <= grads.dk.len() && rows * kw <= grads.dv.len());
+    assert!(rows * qw <= dout.len() && rows * qw <= saved.out.len() && rows * heads.heads <= saved.lse.len());
     assert!(spans.iter().all(|s| s.q == s.kv), "attention has a backward pass only without a cache");
-    let (dq, dk, dv) = (Out::new(dq, qw), Out::new(dk, kw), Out::new(dv, kw));
-    let items: Vec<_> = spans.iter().flat_map(|span| (0..heads.kv_heads).map(move |h| (span, h))).collect();
-    spread(&items, scores(spans, heads), |&(span, kv_head)| {
-        let (n, start, column) = (span.q.len(), span.q.start, kv_head * d);
-        let mut space = pool.take(2 * BLOCK * n + 2 * n * d)?;
-        let (p, rest) = space.split_at_mut(BLOCK * n);
-        let (dp, rest) = rest.split_at_mut(BLOCK * n);
-        // Keys and values are summed over the heads of the group in memory of this thread.
-        let (dkey, dvalue) = rest.split_at_mut(n * d);
-        dkey.fill(0.0);
-        dvalue.fill(0.0);
-        for h in kv_head * group..(kv_head + 1) * group {
-            for (block, seen) in blocks(span) {
-                let (m, first) = (block.len(), start + block.start);
-                let (p, dp) = (&mut p[..m * seen], &mut dp[..m * seen]);
-                let query = Mat::strided(&q[first * qw + h * d..], m, d, qw);
-                let dquery = Mat::strided(&dout[first * qw + h * d..], m, d, qw);
-                let keys = Mat::strided(&k[start * kw + column..], seen, d, kw);
-                let values = Mat::strided(&v[start * kw + column..], seen, d, kw);
-                product(p, seen, false, 1.0, query, keys.t(), false);
-                product(dp, seen, false, 1.0, dquery, values.t(), false);
-                for (i, (p, dp)) in p.chunks_mut(seen).zip(dp.chunks_mut(seen)).enumerate() {
-                    let (row, visible) = (first + i, seen - (m - 1 - i));
-                    p[visible..].fill(0.0);
-                    dp[visible..].fill(0.0);
-                    exp_shifted(&mut p[..visible], heads.scale, lse[row * heads.heads + h]);
-                    let at = row * qw + h * d..row * qw + h * d + d;
-                    let mean = dot(&dout[at.clone()], &o[at]);
-                    softmax_backward(&p[..visible], &mut dp[..visible], mean, heads.scale);
+    let shape = Shape { cpu, unit: Unit::of(cpu.level, saved.q), heads };
+    let stride = shape.stride();
+    // Gradients of keys and values, of each query head by itself; then summed over the heads that share them.
+    let mut parts = cpu.pool.take(2 * heads.heads * rows * stride)?;
+    let (dq, both) = (Target::new(grads.dq), Shared(parts.as_mut_ptr()));
+    let items: Vec<_> = spans.iter().flat_map(|span| (0..heads.heads).map(move |h| (span, h))).collect();
+    threads::try_each(items.len(), |i| {
+        let (span, h) = items[i];
+        let n = span.q.len() * stride;
+        // SAFETY: rows of this span of this head belong to this item alone, inside the scratch: [2, heads, rows, stride].
+        let [dkey, dvalue] = [0, 1].map(|side| unsafe {
+            let at = ((side * heads.heads + h) * rows + span.q.start) * stride;
+            std::slice::from_raw_parts_mut(both.get().add(at), n)
+        });
+        backward_item(&shape, span, h, saved, dout, &dq, dkey, dvalue)
+    })?;
+    let group = heads.heads / heads.kv_heads;
+    let (dk, dv, parts) = (Target::new(grads.dk), Target::new(grads.dv), &parts[..]);
+    threads::each(rows.div_ceil(BLOCK), |i| {
+        let mut sum = vec![0.0; d];
+        for row in i * BLOCK..((i + 1) * BLOCK).min(rows) {
+            for (side, out) in [&dk, &dv].into_iter().enumerate() {
+                for kv_head in 0..heads.kv_heads {
+                    sum.fill(0.0);
+                    for h in kv_head * group..(kv_head + 1) * group {
+                        let at = ((side * heads.heads + h) * rows + row) * stride;
+                        pointwise::add(&parts[at..at + d], &mut sum);
+                    }
+                    // SAFETY: inside by the assertions above; rows of this part belong to it alone.
+                    unsafe { out.write(row * kw + kv_head * d, &sum, 1.0) };
                 }
-                let (p, ds) = (Mat::new(p, m, seen), Mat::new(dp, m, seen));
-                product(dvalue, d, true, 1.0, p.t(), dquery, false);
-                product(dkey, d, true, 1.0, ds.t(), query, false);
-                // SAFETY: these rows and this head's columns belong to this item alone, inside the buffer by the
-                // assertion above.
-                unsafe { product_into(dq.at(first, h * d), false, 1.0, ds, keys, false) };
             }
         }
-        // SAFETY: rows of this span and columns of this key head belong to this item alone.
-        unsafe {
-            dk.at(start, column).copy_rows(dkey, d);
-            dv.at(start, column).copy_rows(dvalue, d);
+    });
+    Ok(())
+}
+
+/// One head of one sequence.
+#[allow(clippy::too_many_arguments)]
+fn backward_item(
+    shape: &Shape<'_>,
+    span: &Span,
+    h: usize,
+    saved: &AttentionSaved<'_>,
+    dout: &Activation,
+    dq: &Target,
+    dkey: &mut [f32],
+    dvalue: &mut [f32],
+) -> Result<()> {
+    let Shape { cpu, unit, heads } = shape;
+    let (d, qw, kw, stride) = (heads.head_dim, heads.q_width(), heads.kv_width(), shape.stride());
+    let (n, start, kv_head) = (span.q.len(), span.q.start, h / (heads.heads / heads.kv_heads));
+    let head = |x, h, width| shape.head(x, h, width).from_row(start);
+    let (q, dout, out) = (head(saved.q, h, qw), head(dout, h, qw), head(saved.out, h, qw));
+    let (k, v) = (head(saved.k, kv_head, kw), head(saved.v, kv_head, kw));
+    let (q_across, dout_across) = (shape.transposed(q, n)?, shape.transposed(dout, n)?);
+    let (q_down, dout_down) = (shape.natural(q, n)?, shape.natural(dout, n)?);
+    let k_down = shape.natural(k, n)?;
+    let lse: Vec<f32> = (0..n).map(|i| saved.lse.host()[(start + i) * heads.heads + h]).collect();
+    // Σ dout·out of each query: what the softmax takes off its gradient.
+    let delta: Vec<f32> = (0..n).map(|i| dout.dot(&out, i)).collect();
+    let mut dquery = cpu.pool.take(n * stride)?;
+    let [mut p, mut ds, mut units, mut turned] = [
+        cpu.pool.take(BLOCK * BLOCK)?,
+        cpu.pool.take(BLOCK * BLOCK)?,
+        cpu.pool.take(BLOCK * BLOCK)?,
+        cpu.pool.take(BLOCK * BLOCK)?,
+    ];
+    let mut space = cpu.pool.take(2 * BLOCK * d)?;
+    let (k_space, v_space) = space.split_at_mut(BLOCK * d);
+    for (i, keys) in blocks(n).enumerate() {
+        let m = keys.len();
+        let (k_left, v_left) = (shape.left(k, &keys, k_space), shape.left(v, &keys, v_space));
+        for (j, queries) in blocks(n).enumerate().skip(i) {
+            let w = queries.len();
+            shape.multiply(k_left, m, q_across.block(j), w, &mut p, BLOCK, false);
+            shape.multiply(v_left, m, dout_across.block(j), w, &mut ds, BLOCK, false);
+            let (lse, delta) = (&lse[queries.clone()], &delta[queries.clone()]);
+            for (key, (p, ds)) in p.chunks_exact_mut(BLOCK).zip(ds.chunks_exact_mut(BLOCK)).take(m).enumerate() {
+                // Of this block's queries those before the key do not see it.
+                let hidden = if i == j { key } else { 0 };
+                p[..hidden].fill(0.0);
+                ds[..hidden].fill(0.0);
+                let seen = hidden..w;
+                pointwise::softmax_backward(
+                    &mut p[seen.clone()],
+                    &mut ds[seen.clone()],
+                    &lse[seen.clone()],
+                    &delta[seen],
+                    heads.scale,
+                );
+            }
+            let count = unit.count(w);
+            for (tile, panels, out) in [(&p, &dout_down, &mut *dvalue), (&ds, &q_down, &mut *dkey)] {
+                copy_rows(*unit, Dense::f32(tile, BLOCK), m, w, &mut units);
+                let left = Rows::of_units(&units, count, count);
+                shape.multiply_natural(left, m, panels, j, &mut out[keys.start * stride..], j > i);
+            }
+            turn(cpu.level, *unit, Dense::f32(&ds, BLOCK), w, m, &mut turned);
+            let count = unit.count(m);
+            let rows = Rows::of_units(&turned, count, count);
+            shape.multiply_natural(rows, w, &k_down, i, &mut dquery[queries.start * stride..], i > 0);
         }
-        Ok(())
-    })
+    }
+    for (i, row) in dquery.chunks_exact(stride).enumerate() {
+        // SAFETY: inside by the assertions in `backward`; this row of this head belongs to this item alone.
+        unsafe { dq.write((start + i) * qw + h * d, &row[..d], 1.0) };
+    }
+    Ok(())
+}
+
+impl Head<'_> {
+    /// `Σ` of the products of row `i` of both.
+    fn dot(&self, other: &Self, i: usize) -> f32 {
+        let (a, b) = (self.dense(i).data, other.dense(i).data);
+        match (a, b) {
+            (Slice::F32(a), Slice::F32(b)) => pointwise::dot_both(&a[..self.d], &b[..self.d]),
+            (Slice::Bf16(a), Slice::Bf16(b)) => pointwise::dot_both(&a[..self.d], &b[..self.d]),
+            _ => unreachable!("the activations of a pass have one type"),
+        }
+    }
 }

@@ -1,184 +1,439 @@
 //! Linear layers with adapters, forward and backward.
+//!
+//! An adapter is folded into the product of its layer: `s·B·A·x` is one more term of the sum, so the result is written once.
 
-use rayon::prelude::*;
+use std::ops::Range;
 
-use super::gemm::{Mat, product as matmul};
-use super::pointwise;
-use super::scratch::Pool;
+use half::bf16;
+
+use super::Cpu;
+use super::factor::{Factor, Matrix};
+use super::kernel::{Dense, Rows, Unit, copy_rows, turn};
+use super::product::{Job, Out, Sink, Term, run};
+use super::scratch::Scratch;
+use super::{pointwise, threads};
+use crate::device::Activation;
 use crate::error::Result;
 use crate::ops::{Linear, LinearGrad, LoraGrads, LoraUse};
 use crate::quant::Weight;
 
-/// Up to this many rows read the codes of a weight directly instead of expanding it.
-const DIRECT_ROWS: usize = 2;
-/// Floats of an expanded panel: 2 MB, so that it stays in the cache while every row of the batch passes over it.
-const PANEL: usize = 512 << 10;
+/// Rows copied at a time.
+const SOME_ROWS: usize = 64;
 
-/// `y = x·Wᵀ` or `y += x·Wᵀ`; `x` is `[rows, in]`.
-pub(super) fn product(pool: &Pool, x: &[f32], rows: usize, weight: &Weight, y: &mut [f32], add: bool) -> Result<()> {
-    let (n, k) = (weight.rows(), weight.cols());
-    if rows <= DIRECT_ROWS {
-        for (x, y) in x.chunks(k).zip(y.chunks_mut(n)).take(rows) {
-            direct(weight, x, y, add);
+/// Left rows of a product: where they lie, or a copy in the type of the product.
+pub(super) enum Left<'a> {
+    Lying(Rows<'a>),
+    Copied { units: Scratch<'a>, stride: usize },
+}
+
+impl<'a> Left<'a> {
+    /// `rows` rows of `cols` elements.
+    pub(super) fn of(cpu: &'a Cpu, unit: Unit, dense: Dense<'a>, rows: usize, cols: usize) -> Result<Self> {
+        if let Some(rows) = Rows::lying(unit, dense, cols) {
+            return Ok(Left::Lying(rows));
         }
-        return Ok(());
-    }
-    let x = Mat::new(x, rows, k);
-    panels(pool, weight, |range, panel| {
-        let panel = Mat::new(panel, range.len(), k).t();
-        matmul(&mut y[range.start..], n, add, 1.0, x, panel, true);
-    })
-}
-
-/// `dx = dy·W` or `dx += dy·W`; `dy` is `[rows, out]`.
-pub(super) fn product_back(
-    pool: &Pool,
-    dy: &[f32],
-    rows: usize,
-    weight: &Weight,
-    dx: &mut [f32],
-    mut add: bool,
-) -> Result<()> {
-    let (n, k) = (weight.rows(), weight.cols());
-    panels(pool, weight, |range, panel| {
-        let dy = Mat::strided(&dy[range.start..], rows, range.len(), n);
-        matmul(dx, k, add, 1.0, dy, Mat::new(panel, range.len(), k), true);
-        add = true;
-    })
-}
-
-/// `y = W·x` straight from the codes, rows shared out among the threads.
-fn direct(weight: &Weight, x: &[f32], y: &mut [f32], add: bool) {
-    let (n, k) = (weight.rows(), weight.cols());
-    // A share of rows below this is not worth waking a thread for.
-    let share = (n / (4 * rayon::current_num_threads())).max((64 << 10) / k).max(1);
-    let part = |(i, y): (usize, &mut [f32])| {
-        let rows = i * share..i * share + y.len();
-        if add {
-            let mut sum = vec![0.0; y.len()];
-            weight.matvec(x, rows, &mut sum);
-            pointwise::add(&sum, y);
-        } else {
-            weight.matvec(x, rows, y);
-        }
-    };
-    y[..n].par_chunks_mut(share).enumerate().for_each(part);
-}
-
-/// Calls `each` with the rows of `weight` in f32, a panel at a time.
-fn panels(pool: &Pool, weight: &Weight, mut each: impl FnMut(std::ops::Range<usize>, &[f32])) -> Result<()> {
-    let (n, k) = (weight.rows(), weight.cols());
-    if let Some(dense) = weight.as_f32_slice() {
-        each(0..n, dense);
-        return Ok(());
-    }
-    let height = (PANEL / k).clamp(64.min(n), n);
-    let mut panel = pool.take(height * k)?;
-    let share = height.div_ceil(2 * rayon::current_num_threads()).max(8);
-    for start in (0..n).step_by(height) {
-        let range = start..(start + height).min(n);
-        let panel = &mut panel[..range.len() * k];
-        panel.par_chunks_mut(share * k).enumerate().for_each(|(i, part)| {
-            let first = start + i * share;
-            weight.dequantize_rows(first..first + part.len() / k, part);
+        let stride = unit.count(cols);
+        let mut units = cpu.pool.take(rows * stride)?;
+        threads::chunks(&mut units, SOME_ROWS * stride, |i, out| {
+            let first = i * SOME_ROWS;
+            copy_rows(unit, dense.rows_from(first), out.len() / stride, cols, out);
         });
-        each(range, panel);
+        Ok(Left::Copied { units, stride })
     }
-    Ok(())
-}
 
-/// Copies the given rows of `x` to `out`, one after the other.
-pub(super) fn gather(x: &[f32], rows: &[usize], width: usize, out: &mut [f32]) {
-    for (&row, out) in rows.iter().zip(out.chunks_mut(width)) {
-        out.copy_from_slice(&x[row * width..(row + 1) * width]);
-    }
-}
-
-/// The rows an adapter reads, with its dropout applied: a view of `x`, or a copy in `space`.
-fn input<'a>(lora: &LoraUse<'_>, x: &'a [f32], k: usize, space: &'a mut [f32]) -> &'a [f32] {
-    let rows = &x[lora.rows.start * k..lora.rows.end * k];
-    let Some(dropout) = lora.dropout else { return rows };
-    space.copy_from_slice(rows);
-    mask(&dropout, space, k);
-    space
-}
-
-fn mask(dropout: &crate::ops::Dropout, rows: &mut [f32], width: usize) {
-    rows.par_chunks_mut(width).enumerate().with_min_len(64).for_each(|(i, row)| {
-        dropout.apply(i * width.next_multiple_of(4), row);
-    });
-}
-
-/// Floats of the copy that dropout needs.
-fn copy_len(lora: &LoraUse<'_>, k: usize) -> usize {
-    if lora.dropout.is_some() { lora.rows.len() * k } else { 0 }
-}
-
-pub(super) fn forward(pool: &Pool, x: &[f32], rows: usize, linear: &mut Linear<'_>) -> Result<()> {
-    let (n, k) = (linear.weight.rows(), linear.weight.cols());
-    let out = linear.out.host_mut();
-    product(pool, x, rows, linear.weight, out, linear.add)?;
-    if let Some(bias) = linear.bias {
-        out.chunks_mut(n).take(rows).for_each(|row| pointwise::add(bias.host(), row));
-    }
-    for lora in linear.lora {
-        let (m, r, p) = (lora.rows.len(), lora.rank, lora.params.host());
-        let mut space = pool.take(copy_len(lora, k))?;
-        let mut down = pool.take(m * r)?;
-        let input = input(lora, x, k, &mut space);
-        let (a, b) = (Mat::new(&p[lora.a..], r, k), Mat::new(&p[lora.b..], n, r));
-        matmul(&mut down, r, false, 1.0, Mat::new(input, m, k), a.t(), true);
-        matmul(&mut out[lora.rows.start * n..], n, true, lora.scale, Mat::new(&down, m, r), b.t(), true);
-    }
-    Ok(())
-}
-
-pub(super) fn backward(
-    pool: &Pool,
-    x: &[f32],
-    rows: usize,
-    linear: &mut LinearGrad<'_>,
-    mut dx: Option<&mut [f32]>,
-    first: bool,
-    grads: &mut LoraGrads<'_>,
-) -> Result<()> {
-    let (n, k) = (linear.weight.rows(), linear.weight.cols());
-    let dy = linear.dy.host();
-    if let Some(dx) = dx.as_deref_mut() {
-        product_back(pool, dy, rows, linear.weight, dx, !first)?;
-    }
-    if let Some(dweight) = linear.dweight.as_deref_mut() {
-        matmul(dweight.host_mut(), k, true, 1.0, Mat::new(dy, rows, n).t(), Mat::new(x, rows, k), true);
-    }
-    if let Some(dbias) = linear.dbias.as_deref_mut() {
-        dy.chunks(n).take(rows).for_each(|dy| pointwise::add(dy, dbias.host_mut()));
-    }
-    for lora in linear.lora {
-        let (m, r, p) = (lora.rows.len(), lora.rank, lora.params.host());
-        let (a, b) = (Mat::new(&p[lora.a..], r, k), Mat::new(&p[lora.b..], n, r));
-        let dy = Mat::new(&dy[lora.rows.start * n..], m, n);
-        let mut space = pool.take(copy_len(lora, k))?;
-        let mut ddown = pool.take(m * r)?;
-        matmul(&mut ddown, r, false, lora.scale, dy, b, true);
-        let ddown = Mat::new(&ddown, m, r);
-        if let Some(grad) = grads[lora.slot].as_deref_mut() {
-            let grad = grad.host_mut();
-            let input = Mat::new(input(lora, x, k, &mut space), m, k);
-            let mut down = pool.take(m * r)?;
-            matmul(&mut down, r, false, 1.0, input, a.t(), true);
-            matmul(&mut grad[lora.b..], r, true, lora.scale, dy.t(), Mat::new(&down, m, r), true);
-            matmul(&mut grad[lora.a..], k, true, 1.0, ddown.t(), input, true);
+    pub(super) fn rows(&self) -> Rows<'_> {
+        match self {
+            Left::Lying(rows) => *rows,
+            Left::Copied { units, stride } => Rows::of_units(units, *stride, *stride),
         }
-        let Some(dx) = dx.as_deref_mut() else { continue };
-        let dx = &mut dx[lora.rows.start * k..lora.rows.end * k];
-        match lora.dropout {
-            None => matmul(dx, k, true, 1.0, ddown, a, true),
-            Some(dropout) => {
-                matmul(&mut space, k, false, 1.0, ddown, a, true);
-                mask(&dropout, &mut space, k);
-                pointwise::add(&space, dx);
+    }
+}
+
+/// A small product that later ones read: `[rows, width]` in units.
+struct Small<'a> {
+    data: Scratch<'a>,
+    unit: Unit,
+    width: usize,
+}
+
+impl<'a> Small<'a> {
+    fn new(cpu: &'a Cpu, unit: Unit, rows: usize, width: usize) -> Result<Self> {
+        let mut data = cpu.pool.take(rows * unit.count(width))?;
+        if !width.is_multiple_of(unit.elements()) {
+            data.fill(0.0);
+        }
+        Ok(Self { data, unit, width })
+    }
+
+    fn stride(&self) -> usize {
+        self.unit.count(self.width)
+    }
+
+    fn sink(&mut self, factor: f32) -> Sink<'_> {
+        let stride = self.stride() * self.unit.elements();
+        let out = match self.unit {
+            Unit::F32 => Out::F32(&mut self.data),
+            Unit::Bf16 => Out::Bf16(bytemuck::cast_slice_mut(&mut self.data)),
+        };
+        Sink::Store { out, stride, factor, bias: None }
+    }
+
+    fn rows(&self) -> Rows<'_> {
+        Rows::of_units(&self.data, self.stride(), self.stride())
+    }
+
+    /// As a matrix of numbers.
+    fn dense(&self) -> Dense<'_> {
+        match self.unit {
+            Unit::F32 => Dense::f32(&self.data, self.width),
+            Unit::Bf16 => Dense::bf16(bytemuck::cast_slice(&self.data), 2 * self.stride()),
+        }
+    }
+}
+
+/// `lora_A`, `[rank, in]`.
+fn a<'a>(lora: &LoraUse<'a>, k: usize) -> Matrix<'a> {
+    Matrix::Dense(Dense::f32(&lora.params.host()[lora.a..lora.a + lora.rank * k], k))
+}
+
+/// `lora_B`, `[out, rank]`.
+fn b<'a>(lora: &LoraUse<'a>, n: usize) -> Matrix<'a> {
+    Matrix::Dense(Dense::f32(&lora.params.host()[lora.b..lora.b + n * lora.rank], lora.rank))
+}
+
+/// The rows of `x` that an adapter reads with its dropout applied, in the type of the product; `None` where there is no dropout.
+fn dropped<'a>(cpu: &'a Cpu, unit: Unit, lora: &LoraUse<'_>, x: &Activation, k: usize) -> Result<Option<Small<'a>>> {
+    let Some(dropout) = lora.dropout else { return Ok(None) };
+    let mut copy = Small::new(cpu, unit, lora.rows.len(), k)?;
+    let (stride, width) = (copy.stride(), k.next_multiple_of(4));
+    let from = Dense::new(x, lora.rows.start * k, k);
+    threads::chunks(&mut copy.data, SOME_ROWS * stride, |i, out| {
+        let first = i * SOME_ROWS;
+        copy_rows(unit, from.rows_from(first), out.len() / stride, k, out);
+        for (j, row) in out.chunks_exact_mut(stride).enumerate() {
+            let at = (first + j) * width;
+            match unit {
+                Unit::F32 => pointwise::mask(&dropout, at, row),
+                Unit::Bf16 => pointwise::mask(&dropout, at, bytemuck::cast_slice_mut::<f32, bf16>(row)),
             }
         }
+    });
+    Ok(Some(copy))
+}
+
+/// A term with all rows.
+fn whole<'a>(left: Rows<'a>, rows: usize, factor: Factor<'a>, inner: usize) -> Term<'a> {
+    Term { left, rows: 0..rows, factor, inner, mask: None }
+}
+
+/// Every adapter of a group with the layer it sits on.
+fn every<'a, 'b>(group: impl Iterator<Item = &'b [LoraUse<'a>]>) -> Vec<(usize, &'b LoraUse<'a>)>
+where
+    'a: 'b,
+{
+    group.enumerate().flat_map(|(i, lora)| lora.iter().map(move |lora| (i, lora))).collect()
+}
+
+/// `scale · A·dropout(x)` of every adapter.
+fn down<'a>(
+    cpu: &'a Cpu,
+    unit: Unit,
+    loras: &[(usize, &LoraUse<'_>)],
+    x: Rows<'_>,
+    dropped: &[Option<Small<'_>>],
+    k: usize,
+) -> Result<Vec<Small<'a>>> {
+    let mut out: Vec<_> =
+        (loras.iter()).map(|(_, lora)| Small::new(cpu, unit, lora.rows.len(), lora.rank)).collect::<Result<_>>()?;
+    let jobs = (loras.iter().zip(dropped).zip(&mut out))
+        .map(|(((_, lora), dropped), out)| {
+            let left = dropped.as_ref().map_or_else(|| x.part(lora.rows.start, 0..x.units()), Small::rows);
+            let term = whole(left, lora.rows.len(), Factor::Transposed(a(lora, k)), k);
+            Job { terms: vec![term], rows: lora.rows.len(), cols: lora.rank, sink: out.sink(lora.scale) }
+        })
+        .collect();
+    run(cpu, unit, jobs)?;
+    Ok(out)
+}
+
+/// See [`crate::ops::Backend::linears`].
+pub(super) fn forward(cpu: &Cpu, x: &Activation, rows: usize, group: &mut [Linear<'_>]) -> Result<()> {
+    let Some(k) = group.first().map(|linear| linear.weight.cols()) else { return Ok(()) };
+    let unit = Unit::of(cpu.level, x);
+    let left = Left::of(cpu, unit, Dense::new(x, 0, k), rows, k)?;
+    let loras: Vec<&[LoraUse<'_>]> = group.iter().map(|linear| linear.lora).collect();
+    let loras = every(loras.into_iter());
+    let dropped: Vec<_> = loras.iter().map(|(_, lora)| dropped(cpu, unit, lora, x, k)).collect::<Result<_>>()?;
+    let down = down(cpu, unit, &loras, left.rows(), &dropped, k)?;
+    drop(dropped);
+    let jobs = (group.iter_mut().enumerate())
+        .map(|(i, linear)| {
+            let n = linear.weight.rows();
+            let mut terms = vec![whole(left.rows(), rows, Factor::Transposed(Matrix::Weight(linear.weight)), k)];
+            for ((_, lora), down) in loras.iter().zip(&down).filter(|((layer, _), _)| *layer == i) {
+                let factor = Factor::Transposed(b(lora, n));
+                terms.push(Term { left: down.rows(), rows: lora.rows.clone(), factor, inner: lora.rank, mask: None });
+            }
+            Job { terms, rows, cols: n, sink: sink(linear, rows) }
+        })
+        .collect();
+    run(cpu, unit, jobs)
+}
+
+fn sink<'a>(linear: &'a mut Linear<'_>, rows: usize) -> Sink<'a> {
+    let (n, bias) = (linear.weight.rows(), linear.bias.map(|bias| bias.host()));
+    match (linear.residual, &mut *linear.out) {
+        (None, out) => Sink::Store { out: Out::from(out), stride: n, factor: 1.0, bias },
+        (Some(Activation::F32(residual)), Activation::F32(out)) => {
+            Sink::Residual { out: &mut out.host_mut()[..rows * n], residual: &residual.host()[..rows * n], bias }
+        }
+        _ => unreachable!("a residual stream is f32"),
+    }
+}
+
+/// `out = x·Wᵀ` for dense f32 results.
+pub(super) fn product(cpu: &Cpu, unit: Unit, x: Rows<'_>, rows: usize, weight: &Weight, out: &mut [f32]) -> Result<()> {
+    let (n, k) = (weight.rows(), weight.cols());
+    let terms = vec![whole(x, rows, Factor::Transposed(Matrix::Weight(weight)), k)];
+    let sink = Sink::Store { out: Out::F32(out), stride: n, factor: 1.0, bias: None };
+    run(cpu, unit, vec![Job { terms, rows, cols: n, sink }])
+}
+
+/// See [`crate::ops::Backend::linears_backward`].
+pub(super) fn backward(
+    cpu: &Cpu,
+    x: &Activation,
+    rows: usize,
+    group: &mut [LinearGrad<'_>],
+    dx: Option<&mut Activation>,
+    grads: &mut LoraGrads<'_>,
+) -> Result<()> {
+    let Some(k) = group.first().map(|linear| linear.weight.cols()) else { return Ok(()) };
+    let unit = Unit::of(cpu.level, x);
+    let dy: Vec<Left<'_>> = (group.iter())
+        .map(|linear| {
+            let n = linear.weight.rows();
+            Left::of(cpu, unit, Dense::new(linear.dy, 0, n), rows, n)
+        })
+        .collect::<Result<_>>()?;
+    let loras: Vec<&[LoraUse<'_>]> = group.iter().map(|linear| linear.lora).collect();
+    let loras = every(loras.into_iter());
+    let back = ddown(cpu, unit, group, &loras, &dy)?;
+    if let Some(dx) = dx {
+        let mut terms: Vec<_> = (group.iter().zip(&dy))
+            .map(|(linear, dy)| {
+                whole(dy.rows(), rows, Factor::Natural(Matrix::Weight(linear.weight)), linear.weight.rows())
+            })
+            .collect();
+        for ((_, lora), back) in loras.iter().zip(&back) {
+            let mask = lora.dropout.map(|dropout| (dropout, k.next_multiple_of(4)));
+            let factor = Factor::Natural(a(lora, k));
+            terms.push(Term { left: back.rows(), rows: lora.rows.clone(), factor, inner: lora.rank, mask });
+        }
+        let sink = Sink::Store { out: Out::from(dx), stride: k, factor: 1.0, bias: None };
+        run(cpu, unit, vec![Job { terms, rows, cols: k, sink }])?;
+    }
+    lora_grads(cpu, unit, x, k, group, &loras, &back, grads)?;
+    base_grads(cpu, unit, x, rows, k, group)
+}
+
+/// `scale · dy·B` of every adapter.
+fn ddown<'a>(
+    cpu: &'a Cpu,
+    unit: Unit,
+    group: &[LinearGrad<'_>],
+    loras: &[(usize, &LoraUse<'_>)],
+    dy: &[Left<'_>],
+) -> Result<Vec<Small<'a>>> {
+    let mut out: Vec<_> =
+        (loras.iter()).map(|(_, lora)| Small::new(cpu, unit, lora.rows.len(), lora.rank)).collect::<Result<_>>()?;
+    let jobs = (loras.iter().zip(&mut out))
+        .map(|((i, lora), out)| {
+            let (n, dy) = (group[*i].weight.rows(), dy[*i].rows());
+            let left = dy.part(lora.rows.start, 0..dy.units());
+            let term = whole(left, lora.rows.len(), Factor::Natural(b(lora, n)), n);
+            Job { terms: vec![term], rows: lora.rows.len(), cols: lora.rank, sink: out.sink(lora.scale) }
+        })
+        .collect();
+    run(cpu, unit, jobs)?;
+    Ok(out)
+}
+
+/// The rows of one or more small products turned: `[Σ width, rows]` in units.
+fn turned<'a>(cpu: &'a Cpu, unit: Unit, smalls: &[&Small<'_>], rows: usize) -> Result<Scratch<'a>> {
+    let stride = unit.count(rows);
+    let mut out = cpu.pool.take(smalls.iter().map(|small| small.width).sum::<usize>() * stride)?;
+    let mut space = &mut out[..];
+    for small in smalls {
+        let (here, rest) = space.split_at_mut(small.width * stride);
+        turn(cpu.level, unit, small.dense(), small.width, rows, here);
+        space = rest;
+    }
+    Ok(out)
+}
+
+/// Adds `dA = ddownᵀ·dropout(x)` and `dB = dyᵀ·down` of every adapter that is trained.
+#[allow(clippy::too_many_arguments)]
+fn lora_grads(
+    cpu: &Cpu,
+    unit: Unit,
+    x: &Activation,
+    k: usize,
+    group: &[LinearGrad<'_>],
+    loras: &[(usize, &LoraUse<'_>)],
+    back: &[Small<'_>],
+    grads: &mut LoraGrads<'_>,
+) -> Result<()> {
+    let mut rest: Vec<usize> = (0..loras.len()).filter(|i| grads[loras[*i].1.slot].is_some()).collect();
+    // An adapter that is used on several stretches of rows has each of them added by itself.
+    while !rest.is_empty() {
+        let mut taken: Vec<(usize, usize)> = Vec::new();
+        let (now, later) = rest.into_iter().partition(|i| {
+            let lora = loras[*i].1;
+            let new = !taken.contains(&(lora.slot, lora.a));
+            taken.push((lora.slot, lora.a));
+            new
+        });
+        rest = later;
+        lora_grads_of(cpu, unit, x, k, group, loras, now, back, grads)?;
     }
     Ok(())
+}
+
+#[allow(clippy::too_many_arguments)]
+fn lora_grads_of(
+    cpu: &Cpu,
+    unit: Unit,
+    x: &Activation,
+    k: usize,
+    group: &[LinearGrad<'_>],
+    loras: &[(usize, &LoraUse<'_>)],
+    chosen: Vec<usize>,
+    back: &[Small<'_>],
+    grads: &mut LoraGrads<'_>,
+) -> Result<()> {
+    let of = |i: &usize| loras[*i].1;
+    let chosen_loras: Vec<_> = chosen.iter().map(|i| loras[*i]).collect();
+    let dropped: Vec<_> = chosen.iter().map(|i| dropped(cpu, unit, of(i), x, k)).collect::<Result<_>>()?;
+    let rows = x_rows(&chosen_loras);
+    let left = Left::of(cpu, unit, Dense::new(x, 0, k), rows, k)?;
+    let down = down(cpu, unit, &chosen_loras, left.rows(), &dropped, k)?;
+    // Adapters that read the same rows share the panels of x.
+    let mut bundles: Vec<Vec<usize>> = Vec::new();
+    for c in 0..chosen.len() {
+        let lora = of(&chosen[c]);
+        let same = |bundle: &&mut Vec<usize>| {
+            let first = of(&chosen[bundle[0]]);
+            lora.dropout.is_none() && first.dropout.is_none() && first.rows == lora.rows
+        };
+        match bundles.iter_mut().find(same) {
+            Some(bundle) => bundle.push(c),
+            None => bundles.push(vec![c]),
+        }
+    }
+    let stacked: Vec<_> = (bundles.iter())
+        .map(|bundle| {
+            let smalls: Vec<_> = bundle.iter().map(|c| &back[chosen[*c]]).collect();
+            turned(cpu, unit, &smalls, of(&chosen[bundle[0]]).rows.len())
+        })
+        .collect::<Result<_>>()?;
+    let downs: Vec<_> = (down.iter().zip(&chosen))
+        .map(|(down, i)| turned(cpu, unit, &[down], of(i).rows.len()))
+        .collect::<Result<_>>()?;
+    let mut parts = parts(grads, &chosen_loras, group, k);
+    let mut jobs = Vec::new();
+    for (bundle, stacked) in bundles.iter().zip(&stacked) {
+        let (c, lora) = (bundle[0], of(&chosen[bundle[0]]));
+        let m = lora.rows.len();
+        let input = match &dropped[c] {
+            Some(dropped) => dropped.dense(),
+            None => Dense::new(x, lora.rows.start * k, k),
+        };
+        let height: usize = bundle.iter().map(|c| of(&chosen[*c]).rank).sum();
+        let left = Rows::of_units(stacked, unit.count(m), unit.count(m));
+        let terms = vec![whole(left, height, Factor::Natural(Matrix::Dense(input)), m)];
+        let outs = bundle.iter().flat_map(|c| std::mem::take(&mut parts[*c].0).chunks_exact_mut(k)).collect();
+        jobs.push(Job { terms, rows: height, cols: k, sink: Sink::AddRows(outs) });
+    }
+    for ((c, down), part) in downs.iter().enumerate().zip(parts) {
+        let (layer, lora) = chosen_loras[c];
+        let (m, n) = (lora.rows.len(), group[layer].weight.rows());
+        let dy = Dense::new(group[layer].dy, lora.rows.start * n, n);
+        let left = Rows::of_units(down, unit.count(m), unit.count(m));
+        let terms = vec![whole(left, lora.rank, Factor::Natural(Matrix::Dense(dy)), m)];
+        jobs.push(Job { terms, rows: lora.rank, cols: n, sink: Sink::AddTransposed(part.1) });
+    }
+    run(cpu, unit, jobs)
+}
+
+/// One past the last row that any of these adapters reads.
+fn x_rows(loras: &[(usize, &LoraUse<'_>)]) -> usize {
+    loras.iter().map(|(_, lora)| lora.rows.end).max().unwrap_or(0)
+}
+
+/// The gradients of `lora_A` and `lora_B` of each adapter. No two of them overlap.
+fn parts<'a>(
+    grads: &'a mut LoraGrads<'_>,
+    loras: &[(usize, &LoraUse<'_>)],
+    group: &[LinearGrad<'_>],
+    k: usize,
+) -> Vec<(&'a mut [f32], &'a mut [f32])> {
+    let mut out: Vec<_> = loras.iter().map(|_| (&mut [][..], &mut [][..])).collect();
+    for (slot, grad) in grads.iter_mut().enumerate() {
+        let Some(grad) = grad else { continue };
+        let mut ranges: Vec<(Range<usize>, usize, bool)> = Vec::new();
+        for (c, (layer, lora)) in loras.iter().enumerate().filter(|(_, (_, lora))| lora.slot == slot) {
+            ranges.push((lora.a..lora.a + lora.rank * k, c, true));
+            ranges.push((lora.b..lora.b + lora.rank * group[*layer].weight.rows(), c, false));
+        }
+        ranges.sort_by_key(|(range, ..)| range.start);
+        let (mut rest, mut at) = (grad.host_mut(), 0);
+        for (range, c, is_a) in ranges {
+            let (part, behind) = std::mem::take(&mut rest)[range.start - at..].split_at_mut(range.len());
+            (rest, at) = (behind, range.end);
+            if is_a { out[c].0 = part } else { out[c].1 = part }
+        }
+    }
+    out
+}
+
+/// Adds `dW = dyᵀ·x` and `dbias = Σ dy` where they are wanted.
+fn base_grads(
+    cpu: &Cpu,
+    unit: Unit,
+    x: &Activation,
+    rows: usize,
+    k: usize,
+    group: &mut [LinearGrad<'_>],
+) -> Result<()> {
+    let stride = unit.count(rows);
+    let turned: Vec<_> = (group.iter())
+        .map(|linear| {
+            linear.dweight.as_ref().map(|_| turn_all(cpu, unit, linear.dy, rows, linear.weight.rows())).transpose()
+        })
+        .collect::<Result<_>>()?;
+    let mut jobs = Vec::new();
+    for (linear, turned) in group.iter_mut().zip(&turned) {
+        let n = linear.weight.rows();
+        if let Some(dbias) = linear.dbias.as_deref_mut() {
+            let dy = linear.dy.to_f32();
+            dy.chunks(n).take(rows).for_each(|dy| pointwise::add(dy, dbias.host_mut()));
+        }
+        let (Some(dweight), Some(turned)) = (linear.dweight.as_deref_mut(), turned) else { continue };
+        let left = Rows::of_units(turned, stride, stride);
+        let terms = vec![whole(left, n, Factor::Natural(Matrix::Dense(Dense::new(x, 0, k))), rows)];
+        let outs = dweight.host_mut().chunks_exact_mut(k).collect();
+        jobs.push(Job { terms, rows: n, cols: k, sink: Sink::AddRows(outs) });
+    }
+    if jobs.is_empty() { Ok(()) } else { run(cpu, unit, jobs) }
+}
+
+/// `[rows, n]` turned to `n` left rows.
+fn turn_all<'a>(cpu: &'a Cpu, unit: Unit, dy: &Activation, rows: usize, n: usize) -> Result<Scratch<'a>> {
+    let stride = unit.count(rows);
+    let mut out = cpu.pool.take(n * stride)?;
+    threads::chunks(&mut out, SOME_ROWS * stride, |i, out| {
+        turn(cpu.level, unit, Dense::new(dy, i * SOME_ROWS, n), out.len() / stride, rows, out);
+    });
+    Ok(out)
 }

@@ -1,23 +1,57 @@
 //! Operations that touch each element once: written as plain loops, compiled for several widths of vector.
 
-use rayon::prelude::*;
+use half::bf16;
 
-use crate::ops::{AdamW, RopeTable, Turn};
+use super::threads::{self, Shared};
+use crate::ops::{AdamW, Dropout, RopeTable, Turn};
+
+/// A number that activations are stored as; everything is computed in f32.
+pub(super) trait Number: Copy + Send + Sync {
+    fn widen(self) -> f32;
+    /// Rounded to nearest, ties to even.
+    fn narrow(x: f32) -> Self;
+}
+
+impl Number for f32 {
+    #[inline(always)]
+    fn widen(self) -> f32 {
+        self
+    }
+
+    #[inline(always)]
+    fn narrow(x: f32) -> Self {
+        x
+    }
+}
+
+impl Number for bf16 {
+    #[inline(always)]
+    fn widen(self) -> f32 {
+        f32::from_bits(u32::from(self.to_bits()) << 16)
+    }
+
+    #[inline(always)]
+    fn narrow(x: f32) -> Self {
+        let bits = x.to_bits();
+        let rounded = bits.wrapping_add(0x7fff + (bits >> 16 & 1)) >> 16;
+        bf16::from_bits(if x.is_nan() { 0x7fc0 } else { rounded as u16 })
+    }
+}
 
 /// Compiles a function for AVX-512, AVX2 and the baseline, and chooses at run time. The arithmetic is the same in each: no
 /// multiplication is fused with an addition unless the source says so.
 macro_rules! vectorized {
-    ($(#[$meta:meta])* fn $name:ident($($arg:ident: $type:ty),* $(,)?) $(-> $result:ty)? $body:block) => {
+    ($(#[$meta:meta])* fn $name:ident $(<$($t:ident),+>)? ($($arg:ident: $type:ty),* $(,)?) $(-> $result:ty)? $body:block) => {
         $(#[$meta])*
-        pub(super) fn $name($($arg: $type),*) $(-> $result)? {
+        pub(super) fn $name $(<$($t: Number),+>)? ($($arg: $type),*) $(-> $result)? {
             #[inline(always)]
-            fn body($($arg: $type),*) $(-> $result)? $body
+            fn body $(<$($t: Number),+>)? ($($arg: $type),*) $(-> $result)? $body
             #[cfg(target_arch = "x86_64")]
             {
                 #[target_feature(enable = "avx512f,avx512vl,avx512dq,avx512bw")]
-                fn avx512($($arg: $type),*) $(-> $result)? { body($($arg),*) }
+                fn avx512 $(<$($t: Number),+>)? ($($arg: $type),*) $(-> $result)? { body($($arg),*) }
                 #[target_feature(enable = "avx2")]
-                fn avx2($($arg: $type),*) $(-> $result)? { body($($arg),*) }
+                fn avx2 $(<$($t: Number),+>)? ($($arg: $type),*) $(-> $result)? { body($($arg),*) }
                 if is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512bw")
                     && is_x86_feature_detected!("avx512vl") && is_x86_feature_detected!("avx512dq") {
                     // SAFETY: the processor has these features, as was just asked.
@@ -137,21 +171,56 @@ vectorized! {
 }
 
 vectorized! {
-    /// `p·(dp − mean)·factor`, written over `dp`: the backward pass of a softmax row.
-    fn softmax_backward(p: &[f32], dp: &mut [f32], mean: f32, factor: f32) {
-        dp.iter_mut().zip(p).for_each(|(dp, p)| *dp = p * (*dp - mean) * factor);
+    /// From scores `p` and the gradient `ds` of the probabilities, one a query: the probabilities, and the gradient of the scores.
+    fn softmax_backward(p: &mut [f32], ds: &mut [f32], lse: &[f32], delta: &[f32], factor: f32) {
+        for (((p, ds), lse), delta) in p.iter_mut().zip(ds).zip(lse).zip(delta) {
+            *p = exp(factor * *p - lse);
+            *ds = *p * (*ds - delta) * factor;
+        }
     }
 }
 
 vectorized! {
-    fn norm_rows(x: &[f32], weight: &[f32], eps: f32, out: &mut [f32]) {
-        let width = weight.len();
-        for (x, out) in x.chunks_exact(width).zip(out.chunks_exact_mut(width)) {
-            let inverse = inverse_rms(x, eps);
-            for j in 0..width {
-                out[j] = x[j] * inverse * weight[j];
+    /// Replaces each logit by `factor · exp(logit − log_sum)`.
+    fn softmax(logits: &mut [f32], log_sums: &[f32], factor: f32) {
+        logits.iter_mut().zip(log_sums).for_each(|(x, sum)| *x = factor * exp(*x - sum));
+    }
+}
+
+vectorized! {
+    /// `Σ x·y`.
+    fn dot_wide<T>(x: &[f32], y: &[T]) -> f32 {
+        let mut lanes = [0.0; LANES];
+        let (xs, ys) = (x.chunks_exact(LANES), y.chunks_exact(LANES));
+        let rest: f32 = xs.remainder().iter().zip(ys.remainder()).map(|(x, y)| x * y.widen()).sum();
+        for (x, y) in xs.zip(ys) {
+            for i in 0..LANES {
+                lanes[i] += x[i] * y[i].widen();
             }
         }
+        lanes_sum(lanes) + rest
+    }
+}
+
+vectorized! {
+    /// `Σ x·y`.
+    fn dot_both<T>(x: &[T], y: &[T]) -> f32 {
+        let mut lanes = [0.0; LANES];
+        let (xs, ys) = (x.chunks_exact(LANES), y.chunks_exact(LANES));
+        let rest: f32 = xs.remainder().iter().zip(ys.remainder()).map(|(x, y)| x.widen() * y.widen()).sum();
+        for (x, y) in xs.zip(ys) {
+            for i in 0..LANES {
+                lanes[i] += x[i].widen() * y[i].widen();
+            }
+        }
+        lanes_sum(lanes) + rest
+    }
+}
+
+vectorized! {
+    /// `y += factor · x`.
+    fn add_scaled<T>(factor: f32, x: &[T], y: &mut [f32]) {
+        y.iter_mut().zip(x).for_each(|(y, x)| *y += factor * x.widen());
     }
 }
 
@@ -160,108 +229,214 @@ fn inverse_rms(x: &[f32], eps: f32) -> f32 {
     1.0 / (dot(x, x) / x.len() as f32 + eps).sqrt()
 }
 
+vectorized! {
+    fn norm_rows<T>(x: &[f32], weight: &[f32], eps: f32, out: &mut [T]) {
+        let width = weight.len();
+        for (x, out) in x.chunks_exact(width).zip(out.chunks_exact_mut(width)) {
+            let inverse = inverse_rms(x, eps);
+            for j in 0..width {
+                out[j] = T::narrow(x[j] * inverse * weight[j]);
+            }
+        }
+    }
+}
+
 /// See [`crate::ops::Backend::norm`].
-pub(super) fn norm(x: &[f32], weight: &[f32], eps: f32, rows: usize, out: &mut [f32]) {
+pub(super) fn norm<T: Number>(x: &[f32], weight: &[f32], eps: f32, rows: usize, out: &mut [T]) {
     let width = weight.len();
     let share = (SHARE / width).max(1) * width;
-    let (x, out) = (&x[..rows * width], &mut out[..rows * width]);
-    x.par_chunks(share).zip(out.par_chunks_mut(share)).for_each(|(x, out)| norm_rows(x, weight, eps, out));
+    let x = &x[..rows * width];
+    threads::chunks(&mut out[..rows * width], share, |i, out| {
+        norm_rows(&x[i * share..][..out.len()], weight, eps, out)
+    });
 }
 
 vectorized! {
-    fn norm_backward_row(x: &[f32], weight: &[f32], eps: f32, dy: &[f32], dx: &mut [f32]) {
-        let inverse = inverse_rms(x, eps);
-        let mut sum = 0.0f32;
-        let mut lanes = [0.0; LANES];
-        let whole = x.len() / LANES * LANES;
-        for at in (0..whole).step_by(LANES) {
-            for i in 0..LANES {
-                lanes[i] += x[at + i] * weight[at + i] * dy[at + i];
+    fn norm_backward_rows<T>(x: &[f32], weight: &[f32], eps: f32, dy: &[T], dx: &mut [f32]) {
+        let width = weight.len();
+        let rows = x.chunks_exact(width).zip(dy.chunks_exact(width)).zip(dx.chunks_exact_mut(width));
+        for ((x, dy), dx) in rows {
+            let inverse = inverse_rms(x, eps);
+            let mut sum = 0.0f32;
+            let mut lanes = [0.0; LANES];
+            let whole = width / LANES * LANES;
+            for at in (0..whole).step_by(LANES) {
+                for i in 0..LANES {
+                    lanes[i] += x[at + i] * weight[at + i] * dy[at + i].widen();
+                }
             }
-        }
-        for j in whole..x.len() {
-            sum += x[j] * weight[j] * dy[j];
-        }
-        sum += lanes_sum(lanes);
-        let pull = inverse * inverse * inverse * sum / x.len() as f32;
-        for j in 0..x.len() {
-            dx[j] += inverse * weight[j] * dy[j] - pull * x[j];
+            for j in whole..width {
+                sum += x[j] * weight[j] * dy[j].widen();
+            }
+            sum += lanes_sum(lanes);
+            let pull = inverse * inverse * inverse * sum / width as f32;
+            for j in 0..width {
+                dx[j] += inverse * weight[j] * dy[j].widen() - pull * x[j];
+            }
         }
     }
 }
 
 /// See [`crate::ops::Backend::norm_backward`].
-pub(super) fn norm_backward(
+pub(super) fn norm_backward<T: Number>(
     x: &[f32],
     weight: &[f32],
     eps: f32,
     rows: usize,
-    dy: &[f32],
+    dy: &[T],
     dx: &mut [f32],
     dweight: Option<&mut [f32]>,
 ) {
     let width = weight.len();
     let n = rows * width;
-    let rows = x[..n].par_chunks(width).zip(dy[..n].par_chunks(width)).zip(dx[..n].par_chunks_mut(width));
-    rows.with_min_len((SHARE / width).max(1)).for_each(|((x, dy), dx)| norm_backward_row(x, weight, eps, dy, dx));
+    let share = (SHARE / width).max(1) * width;
+    threads::chunks(&mut dx[..n], share, |i, dx| {
+        let part = i * share..i * share + dx.len();
+        norm_backward_rows(&x[part.clone()], weight, eps, &dy[part], dx);
+    });
     if let Some(dweight) = dweight {
         for (x, dy) in x[..n].chunks(width).zip(dy[..n].chunks(width)) {
             let inverse = inverse_rms(x, eps);
             for j in 0..width {
-                dweight[j] += x[j] * inverse * dy[j];
+                dweight[j] += x[j] * inverse * dy[j].widen();
+            }
+        }
+    }
+}
+
+vectorized! {
+    /// Turns the heads of one row; `sign` is that of the sines.
+    fn turn_heads<T>(row: &mut [T], cos: &[f32], sin: &[f32], sign: f32) {
+        let half = cos.len();
+        for head in row.chunks_exact_mut(2 * half) {
+            let (first, second) = head.split_at_mut(half);
+            for j in 0..half {
+                let (a, b) = (first[j].widen(), second[j].widen());
+                let s = sign * sin[j];
+                first[j] = T::narrow(a * cos[j] - b * s);
+                second[j] = T::narrow(b * cos[j] + a * s);
             }
         }
     }
 }
 
 /// See [`crate::ops::Backend::rope`].
-pub(super) fn rope(x: &mut [f32], heads: usize, table: &RopeTable, positions: &[u32], turn: Turn) {
-    let (d, half) = (table.head_dim, table.head_dim / 2);
+pub(super) fn rope<T: Number>(x: &mut [T], heads: usize, table: &RopeTable, positions: &[u32], turn: Turn) {
+    let (width, half) = (heads * table.head_dim, table.head_dim / 2);
     let sign = if turn == Turn::Forward { 1.0 } else { -1.0 };
-    let rows = x.par_chunks_mut(heads * d).zip(positions).with_min_len((SHARE / (heads * d)).max(1));
-    rows.for_each(|(row, &position)| {
-        let at = position as usize * half;
-        let (cos, sin) = (&table.cos.host()[at..at + half], &table.sin.host()[at..at + half]);
-        for head in row.chunks_exact_mut(d) {
-            let (first, second) = head.split_at_mut(half);
-            for j in 0..half {
-                let (a, b) = (first[j], second[j]);
-                first[j] = a * cos[j] - b * (sign * sin[j]);
-                second[j] = b * cos[j] + a * (sign * sin[j]);
-            }
+    let rows = (SHARE / width).max(1);
+    threads::chunks(&mut x[..positions.len() * width], rows * width, |i, part| {
+        for (row, &position) in part.chunks_exact_mut(width).zip(&positions[i * rows..]) {
+            let at = position as usize * half;
+            turn_heads(row, &table.cos.host()[at..at + half], &table.sin.host()[at..at + half], sign);
         }
     });
 }
 
 vectorized! {
-    fn gate_part(gate: &[f32], up: &[f32], out: &mut [f32]) {
+    fn gate_part<T>(gate: &[T], up: &[T], out: &mut [T]) {
         for ((out, g), u) in out.iter_mut().zip(gate).zip(up) {
-            *out = g / (1.0 + exp(-g)) * u;
+            let g = g.widen();
+            *out = T::narrow(g / (1.0 + exp(-g)) * u.widen());
         }
     }
 }
 
 vectorized! {
-    fn gate_backward_part(dout: &[f32], gate: &mut [f32], up: &mut [f32]) {
-        for ((d, g), u) in dout.iter().zip(gate).zip(up) {
-            let sigmoid = 1.0 / (1.0 + exp(-*g));
-            let silu = *g * sigmoid;
-            *g = d * *u * sigmoid * (1.0 + *g - silu);
-            *u = d * silu;
+    fn gate_backward_part<T>(dout: &[T], gate: &mut [T], up: &mut [T]) {
+        for ((d, gate), up) in dout.iter().zip(gate).zip(up) {
+            let (d, g, u) = (d.widen(), gate.widen(), up.widen());
+            let sigmoid = 1.0 / (1.0 + exp(-g));
+            let silu = g * sigmoid;
+            *gate = T::narrow(d * u * sigmoid * (1.0 + g - silu));
+            *up = T::narrow(d * silu);
         }
     }
 }
 
 /// See [`crate::ops::Backend::gate`].
-pub(super) fn gate(gate: &[f32], up: &[f32], out: &mut [f32]) {
-    let parts = gate.par_chunks(SHARE).zip(up.par_chunks(SHARE)).zip(out.par_chunks_mut(SHARE));
-    parts.for_each(|((gate, up), out)| gate_part(gate, up, out));
+pub(super) fn gate<T: Number>(gate: &[T], up: &[T], out: &mut [T]) {
+    threads::chunks(out, SHARE, |i, out| {
+        let part = i * SHARE..i * SHARE + out.len();
+        gate_part(&gate[part.clone()], &up[part], out);
+    });
 }
 
 /// See [`crate::ops::Backend::gate_backward`].
-pub(super) fn gate_backward(dout: &[f32], gate: &mut [f32], up: &mut [f32]) {
-    let parts = dout.par_chunks(SHARE).zip(gate.par_chunks_mut(SHARE)).zip(up.par_chunks_mut(SHARE));
-    parts.for_each(|((dout, gate), up)| gate_backward_part(dout, gate, up));
+pub(super) fn gate_backward<T: Number>(dout: &[T], gate: &mut [T], up: &mut [T]) {
+    assert_eq!(gate.len(), up.len());
+    let others = Shared(up.as_mut_ptr());
+    threads::chunks(gate, SHARE, |i, gate| {
+        // SAFETY: this part of `up` is as long as that of `gate`, and belongs to this chunk alone.
+        let up = unsafe { std::slice::from_raw_parts_mut(others.get().add(i * SHARE), gate.len()) };
+        gate_backward_part(&dout[i * SHARE..][..gate.len()], gate, up);
+    });
+}
+
+vectorized! {
+    /// bf16 to f32.
+    fn widen(x: &[bf16], out: &mut [f32]) {
+        out.iter_mut().zip(x).for_each(|(out, x)| *out = x.widen());
+    }
+}
+
+vectorized! {
+    /// f32 to bf16, rounded to nearest.
+    fn narrow(x: &[f32], out: &mut [bf16]) {
+        out.iter_mut().zip(x).for_each(|(out, x)| *out = bf16::narrow(*x));
+    }
+}
+
+vectorized! {
+    /// `out = factor · x`.
+    fn scale_part<T>(x: &[f32], factor: f32, out: &mut [T]) {
+        out.iter_mut().zip(x).for_each(|(out, x)| *out = T::narrow(factor * x));
+    }
+}
+
+vectorized! {
+    /// `out = factor · x + bias`.
+    fn scale_bias_part<T>(x: &[f32], factor: f32, bias: &[f32], out: &mut [T]) {
+        out.iter_mut().zip(x).zip(bias).for_each(|((out, x), bias)| *out = T::narrow(factor * x + bias));
+    }
+}
+
+/// `out = factor · x + bias`, rounded once.
+pub(super) fn scale_into<T: Number>(x: &[f32], factor: f32, bias: Option<&[f32]>, out: &mut [T]) {
+    match bias {
+        Some(bias) => scale_bias_part(x, factor, bias, out),
+        None => scale_part(x, factor, out),
+    }
+}
+
+vectorized! {
+    /// `out = x + y`.
+    fn sum_part(x: &[f32], y: &[f32], out: &mut [f32]) {
+        out.iter_mut().zip(x).zip(y).for_each(|((out, x), y)| *out = x + y);
+    }
+}
+
+/// `out = x + y + bias`.
+pub(super) fn sum_into(x: &[f32], y: &[f32], bias: Option<&[f32]>, out: &mut [f32]) {
+    sum_part(x, y, out);
+    if let Some(bias) = bias {
+        add(bias, out);
+    }
+}
+
+vectorized! {
+    /// Multiplies `x` by the mask of `dropout` from its element `first` on, a multiple of 4.
+    fn mask<T>(dropout: &Dropout, first: usize, x: &mut [T]) {
+        let (fours, rest) = x.as_chunks_mut::<4>();
+        for (i, four) in fours.iter_mut().enumerate() {
+            let factors = dropout.factors(first / 4 + i);
+            for j in 0..4 {
+                four[j] = T::narrow(four[j].widen() * factors[j]);
+            }
+        }
+        let factors = dropout.factors(first / 4 + fours.len());
+        rest.iter_mut().zip(factors).for_each(|(x, factor)| *x = T::narrow(x.widen() * factor));
+    }
 }
 
 /// `Σ x²` in double precision; parts of fixed size are added in order, so the number of threads does not matter.
@@ -275,7 +450,9 @@ pub(super) fn sum_of_squares(x: &[f32]) -> f64 {
         }
         lanes.iter().sum::<f64>()
     };
-    x.par_chunks(SHARE).map(part).collect::<Vec<_>>().into_iter().sum()
+    let mut sums = vec![0.0; x.len().div_ceil(SHARE)];
+    threads::chunks(&mut sums, 1, |i, sum| sum[0] = part(&x[i * SHARE..x.len().min((i + 1) * SHARE)]));
+    sums.into_iter().sum()
 }
 
 vectorized! {
@@ -289,9 +466,14 @@ vectorized! {
 
 /// See [`crate::ops::Backend::adamw`].
 pub(super) fn adamw(params: &mut [f32], grads: &[f32], first: &mut [f32], second: &mut [f32], update: &AdamW) {
-    let parts = params.par_chunks_mut(SHARE).zip(grads.par_chunks(SHARE));
-    let moments = first.par_chunks_mut(SHARE).zip(second.par_chunks_mut(SHARE));
-    parts.zip(moments).for_each(|((params, grads), (first, second))| adamw_part(params, grads, first, second, update));
+    assert!(grads.len() == params.len() && first.len() == params.len() && second.len() == params.len());
+    let moments = [Shared(first.as_mut_ptr()), Shared(second.as_mut_ptr())];
+    threads::chunks(params, SHARE, |i, params| {
+        // SAFETY: these parts of the moments are as long as that of the parameters, and belong to this chunk alone.
+        let [first, second] =
+            moments.each_ref().map(|m| unsafe { std::slice::from_raw_parts_mut(m.get().add(i * SHARE), params.len()) });
+        adamw_part(params, &grads[i * SHARE..][..params.len()], first, second, update);
+    });
 }
 
 #[cfg(test)]

@@ -1,0 +1,161 @@
+//! One or two rows at a time, as when text is generated token by token: each weight is read once, straight from its codes, by all
+//! threads, and nothing is packed.
+
+use std::ops::Range;
+
+use super::Cpu;
+use super::factor::reads_codes;
+use super::kernel::{Dense, Unit, copy_rows};
+use super::level::Level;
+use super::pointwise::{self, Number, dot};
+use super::threads::{self, Shared};
+use crate::device::Activation;
+use crate::error::Result;
+use crate::ops::{Heads, Linear, LoraUse, Span};
+use crate::quant::{self, FourBit, Storage, Weight};
+
+/// Up to this many rows are multiplied one by one.
+pub(super) const FEW: usize = 2;
+/// Numbers of a weight that are worth a part of their own.
+const PART: usize = 32 << 10;
+
+/// `out = W·x` for several weights on one vector.
+pub(super) fn products(cpu: &Cpu, x: &[f32], group: &mut [(&Weight, &mut [f32])]) -> Result<()> {
+    let mut by_bytes = cpu.pool.take(x.len())?;
+    #[cfg(target_arch = "x86_64")]
+    super::avx512::matvec::by_bytes(x, &mut by_bytes);
+    let mut parts: Vec<(usize, Range<usize>)> = Vec::new();
+    for (i, (weight, out)) in group.iter().enumerate() {
+        assert!(weight.cols() == x.len() && weight.rows() <= out.len(), "sizes of a product differ");
+        let some = (weight.rows() / (4 * threads::count())).max(PART / x.len().max(1)).max(1);
+        parts.extend((0..weight.rows()).step_by(some).map(|r| (i, r..(r + some).min(weight.rows()))));
+    }
+    let group: Vec<_> = group.iter_mut().map(|(weight, out)| (*weight, Shared(out.as_mut_ptr()))).collect();
+    threads::each(parts.len(), |part| {
+        let (i, rows) = &parts[part];
+        let (weight, out) = &group[*i];
+        // SAFETY: the length was asserted above; these rows belong to this part alone.
+        let out = unsafe { std::slice::from_raw_parts_mut(out.get().add(rows.start), rows.len()) };
+        rows_product(cpu.level, weight, rows.clone(), x, &by_bytes, out);
+    });
+    Ok(())
+}
+
+/// Some rows of a weight times `x`; `by_bytes` is `x` in the order in which codes are read.
+fn rows_product(level: Level, weight: &Weight, rows: Range<usize>, x: &[f32], by_bytes: &[f32], out: &mut [f32]) {
+    #[cfg(target_arch = "x86_64")]
+    if level != Level::Portable {
+        match weight.storage() {
+            Storage::FourBit(codes) if reads_codes(level, x.len(), codes, &(0..x.len())) => {
+                return codes_rows(codes, rows, by_bytes, out);
+            }
+            Storage::Dense(quant::Dense::Bf16(data)) if x.len().is_multiple_of(16) => {
+                for (row, out) in rows.zip(out) {
+                    let data = &data.host()[row * x.len()..(row + 1) * x.len()];
+                    // SAFETY: the level says that the instructions exist; both have as many elements.
+                    *out = unsafe { super::avx512::matvec::bf16_row(data.as_ptr().cast(), x.as_ptr(), x.len()) };
+                }
+                return;
+            }
+            _ => {}
+        }
+    }
+    weight.matvec(x, rows, out);
+}
+
+#[cfg(target_arch = "x86_64")]
+fn codes_rows(values: &FourBit, rows: Range<usize>, x: &[f32], out: &mut [f32]) {
+    use super::avx512::{matvec, pack};
+    let (n, blocks, each) = (x.len(), x.len() / 64, values.block_size());
+    let bytes = &values.codes().host()[rows.start * n / 2..rows.end * n / 2];
+    let codes = pack::Codes { data: bytes.as_ptr(), row_bytes: n / 2, levels: values.kind().levels().as_ptr() };
+    let mut scales = vec![0.0f32; blocks];
+    for ((i, row), out) in rows.enumerate().zip(out) {
+        for (block, scale) in scales.iter_mut().enumerate() {
+            *scale = values.absmax().get((row * n + 64 * block) / each);
+        }
+        // SAFETY: `reads_codes` asked the level; codes, scales and x are as long as a row.
+        *out = unsafe { matvec::codes_row(codes, i, blocks, scales.as_ptr(), x.as_ptr()) };
+    }
+}
+
+/// See [`crate::ops::Backend::linears`], for few rows.
+pub(super) fn linears(cpu: &Cpu, x: &Activation, rows: usize, group: &mut [Linear<'_>]) -> Result<()> {
+    let Some(k) = group.first().map(|linear| linear.weight.cols()) else { return Ok(()) };
+    let width: usize = group.iter().map(|linear| linear.weight.rows()).sum();
+    let mut input = cpu.pool.take(k)?;
+    let mut sums = cpu.pool.take(width)?;
+    for row in 0..rows {
+        copy_rows(Unit::F32, Dense::new(x, row * k, k), 1, k, &mut input);
+        let mut rest = &mut sums[..];
+        let mut products_of = Vec::with_capacity(group.len());
+        for linear in group.iter() {
+            let (here, behind) = std::mem::take(&mut rest).split_at_mut(linear.weight.rows());
+            products_of.push((linear.weight, here));
+            rest = behind;
+        }
+        products(cpu, &input, &mut products_of)?;
+        for (linear, (_, sum)) in group.iter_mut().zip(products_of) {
+            for lora in linear.lora.iter().filter(|lora| lora.rows.contains(&row)) {
+                add_lora(cpu, lora, row, &input, sum)?;
+            }
+            if let Some(bias) = linear.bias {
+                pointwise::add(bias.host(), sum);
+            }
+            let n = sum.len();
+            if let Some(residual) = linear.residual {
+                let residual = residual.to_f32();
+                pointwise::add(&residual[row * n..(row + 1) * n], sum);
+            }
+            linear.out.write(row * n, sum);
+        }
+    }
+    Ok(())
+}
+
+fn add_lora(cpu: &Cpu, lora: &LoraUse<'_>, row: usize, x: &[f32], sum: &mut [f32]) -> Result<()> {
+    let (k, r, params) = (x.len(), lora.rank, lora.params.host());
+    let mut masked = cpu.pool.take(k)?;
+    masked.copy_from_slice(x);
+    if let Some(dropout) = &lora.dropout {
+        dropout.apply((row - lora.rows.start) * k.next_multiple_of(4), &mut masked);
+    }
+    let down: Vec<f32> = (0..r).map(|i| lora.scale * dot(&params[lora.a + i * k..][..k], &masked)).collect();
+    for (sum, b) in sum.iter_mut().zip(params[lora.b..].chunks_exact(r)) {
+        *sum += dot(b, &down);
+    }
+    Ok(())
+}
+
+/// Attention of a few queries over keys and values that lie in a cache.
+pub(super) fn attention<T: Number>(
+    cpu: &Cpu,
+    heads: Heads,
+    span: &Span,
+    [q, k, v]: [&[T]; 3],
+    out: &mut [T],
+) -> Result<()> {
+    let (d, qw, kw) = (heads.head_dim, heads.q_width(), heads.kv_width());
+    let group = heads.heads / heads.kv_heads;
+    let mut scores = cpu.pool.take(span.kv.len())?;
+    let mut query = cpu.pool.take(d)?;
+    let mut sum = cpu.pool.take(d)?;
+    for (i, row) in span.q.clone().enumerate() {
+        let seen = span.kv.len() - (span.q.len() - 1 - i);
+        for h in 0..heads.heads {
+            let at = row * qw + h * d;
+            query.iter_mut().zip(&q[at..at + d]).for_each(|(x, q)| *x = heads.scale * q.widen());
+            let lie = |j: usize| (span.kv.start + j) * kw + h / group * d;
+            let scores = &mut scores[..seen];
+            scores.iter_mut().enumerate().for_each(|(j, s)| *s = pointwise::dot_wide(&query, &k[lie(j)..lie(j) + d]));
+            let top = pointwise::max(scores);
+            let total = pointwise::exp_shifted(scores, 1.0, top);
+            sum.fill(0.0);
+            for (j, weight) in scores.iter().enumerate() {
+                pointwise::add_scaled(*weight, &v[lie(j)..lie(j) + d], &mut sum);
+            }
+            pointwise::scale_into(&sum, 1.0 / total, None, &mut out[at..at + d]);
+        }
+    }
+    Ok(())
+}
