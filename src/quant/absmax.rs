@@ -67,6 +67,24 @@ impl Absmax {
         }
     }
 
+    /// Writes the absmax of the blocks `first`, `first + step`, … to `out`, as many as it has.
+    pub(crate) fn gather(&self, first: usize, step: usize, out: &mut [f32]) {
+        match self {
+            Absmax::Plain(values) => {
+                let values = values.host();
+                out.iter_mut().enumerate().for_each(|(i, out)| *out = values[first + i * step]);
+            }
+            Absmax::Double { codes, nested, offset } => {
+                let (codes, nested) = (codes.host(), nested.host());
+                for (i, out) in out.iter_mut().enumerate() {
+                    let block = first + i * step;
+                    let level = DYNAMIC_LEVELS[usize::from(codes[block])];
+                    *out = level * nested[block / NESTED_BLOCK_SIZE] + offset;
+                }
+            }
+        }
+    }
+
     /// Number of blocks.
     #[must_use]
     pub fn len(&self) -> usize {
@@ -114,6 +132,18 @@ mod tests {
         let bound = 0.9 / 64.0 / 2.0 * 1.01;
         for (block, &value) in plain.iter().enumerate() {
             assert!((absmax.get(block) - value).abs() <= bound * nested.host()[block / 256], "block {block}");
+        }
+    }
+
+    #[test]
+    fn a_gathered_absmax_is_the_one_asked_for() {
+        let plain: Vec<f32> = (0..1000).map(|i| (i % 89) as f32).collect();
+        let double = Absmax::quantize(&plain).unwrap();
+        let plain = Absmax::Plain(Buffer::from_vec(Purpose::QuantizationConstants, plain));
+        for absmax in [plain, double] {
+            let mut out = [0.0; 30];
+            absmax.gather(7, 33, &mut out);
+            (0..30).for_each(|i| assert_eq!(out[i], absmax.get(7 + 33 * i)));
         }
     }
 
