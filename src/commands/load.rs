@@ -76,7 +76,13 @@ impl Verb for Load {
         // The tokenizer keeps one core busy while the others read.
         let (decoder, tokenizer) = rayon::join(
             || model::load(spec.clone(), tensors.as_mut(), options, task),
-            || Tokenizer::from_files(&files.tokenizer_json, &files.tokenizer_config, files.chat_template.clone()),
+            || {
+                let (json, config) = (&files.tokenizer_json, &files.tokenizer_config);
+                let tokenizer = Tokenizer::from_files(json, config, files.chat_template.clone());
+                // Reading it took more memory than it keeps: the rest goes back before most weights are there.
+                memory::trim();
+                tokenizer
+            },
         );
         let tokenizer = tokenizer?;
         tokenizer.check_vocab(spec.vocabulary)?;

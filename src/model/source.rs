@@ -17,6 +17,7 @@ use crate::model::{gguf, hub};
 use crate::quant::{DType, Dense, Values};
 
 pub(crate) mod convert;
+mod digest;
 mod directory;
 mod file;
 mod nearest;

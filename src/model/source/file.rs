@@ -6,42 +6,9 @@ use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use memmap2::Mmap;
-use rayon::prelude::*;
 
+use super::digest::Digest;
 use crate::error::{Error, Result};
-
-/// Bytes that are hashed in one go.
-const PIECE: usize = 64 << 10;
-
-/// What tells bytes from others: the SHA-256 of the SHA-256 of every piece of them, so that all cores share the work.
-#[derive(Default)]
-pub(crate) struct Digest {
-    pieces: Vec<[u8; 32]>,
-}
-
-impl Digest {
-    /// Takes in the next bytes; what is taken in together counts from its own begin.
-    pub(crate) fn update(&mut self, bytes: &[u8]) {
-        self.pieces.par_extend(bytes.par_chunks(PIECE).map(sha256));
-    }
-
-    /// The digest of all that was taken in.
-    pub(crate) fn finish(&self) -> [u8; 32] {
-        sha256(self.pieces.as_flattened())
-    }
-}
-
-fn digest_of(bytes: &[u8]) -> [u8; 32] {
-    let mut digest = Digest::default();
-    digest.update(bytes);
-    digest.finish()
-}
-
-fn sha256(bytes: &[u8]) -> [u8; 32] {
-    let mut digest = [0; 32];
-    digest.copy_from_slice(ring::digest::digest(&ring::digest::SHA256, bytes).as_ref());
-    digest
-}
 
 /// The bytes of a file: mapped, or part of the program.
 pub(crate) enum Bytes {
@@ -101,7 +68,7 @@ impl Bytes {
                 return Err(self.changed(tensor));
             }
             if now.modified().ok() != file.modified
-                && digest.is_none_or(|digest| *digest != digest_of(&file.map[range.clone()]))
+                && digest.is_none_or(|digest| *digest != Digest::of(&file.map[range.clone()]))
             {
                 return Err(self.changed(tensor));
             }

@@ -3,7 +3,8 @@
 use std::collections::HashMap;
 use std::ops::Range;
 
-use super::file::{Bytes, Digest};
+use super::digest::Digest;
+use super::file::Bytes;
 use super::{TensorInfo, nearest};
 use crate::error::{Error, Result};
 
