@@ -93,6 +93,38 @@ fn bytes_in_the_program_are_a_source() {
 }
 
 #[test]
+fn what_is_visited_in_its_file_is_what_is_read() {
+    let values = [1.0, -2.5, 0.0, 3.0e38, -1.0e-40, 7.0];
+    let (f32s, bf16s) = (bytes_of(&values, f32::to_le_bytes), bytes_of(&values, |v| bf16::from_f32(v).to_le_bytes()));
+    let whole =
+        file(&[("a", Dtype::F32, &[2, 3], &f32s), ("b", Dtype::BF16, &[6], &bf16s), ("c", Dtype::U8, &[2], &[1, 2])]);
+    // A header that is one byte longer puts every number at an odd address.
+    let (length, rest) = whole.split_first_chunk::<8>().unwrap();
+    let length = u64::from_le_bytes(*length) as usize;
+    let shifted = [&(length as u64 + 1).to_le_bytes()[..], &rest[..length], b" ", &rest[length..]].concat();
+    let folder = Folder::golden();
+    for bytes in [whole, shifted] {
+        folder.write("model.safetensors", &bytes);
+        let mut tensors = opened(folder.path().to_str().unwrap()).unwrap().tensors;
+        for name in ["a", "b"] {
+            let (mut visited, mut visits) = (Vec::new(), 0);
+            let see = &mut |values: Values<'_>| {
+                visited.resize(values.len(), 0.0);
+                values.copy_to_f32(0..values.len(), &mut visited);
+                visits += 1;
+                Ok(())
+            };
+            tensors.visit(name, see).unwrap();
+            assert_eq!((visited, visits), (tensors.read(name, Purpose::Data, None).unwrap().to_f32(), 1), "{name}");
+        }
+        let error = tensors.visit("a", &mut |_| Err(Error::bug("enough"))).unwrap_err();
+        assert_eq!(error.message(), "enough");
+        assert_eq!(tensors.visit("c", &mut |_| Ok(())).unwrap_err().kind(), Kind::Unsupported);
+        assert_eq!(tensors.visit("d", &mut |_| Ok(())).unwrap_err().kind(), Kind::NotFound);
+    }
+}
+
+#[test]
 fn shards_are_one_model() {
     let values = bytes_of(&[1.0, 2.0, 3.0, 4.0], |v| bf16::from_f32(v).to_le_bytes());
     let folder = Folder::golden();
