@@ -2,7 +2,7 @@
 
 use rayon::prelude::*;
 
-use super::codebook::{DYNAMIC_LEVELS, nearest_dynamic};
+use super::codebook::{DYNAMIC_LEVELS, nearest_dynamic as nearest_portably};
 use super::largest_magnitude;
 use crate::device::{Buffer, Purpose};
 use crate::error::Result;
@@ -42,13 +42,15 @@ impl Absmax {
             .zip(nested.host_mut())
             .for_each(|((codes, plain), nested)| {
                 let mut centred = [0.0; NESTED_BLOCK_SIZE];
-                let centred = &mut centred[..plain.len()];
                 centred.iter_mut().zip(plain).for_each(|(c, a)| *c = a - offset);
-                *nested = largest_magnitude(centred);
+                *nested = largest_magnitude(&centred);
                 // Blocks that are all alike keep code 0: their nested absmax is 0.
                 if *nested > 0.0 {
                     let scale = 1.0 / *nested;
-                    codes.iter_mut().zip(centred).for_each(|(code, c)| *code = nearest_dynamic(*c * scale));
+                    centred.iter_mut().for_each(|c| *c *= scale);
+                    let mut nearest = [0; NESTED_BLOCK_SIZE];
+                    nearest_dynamic(&centred, &mut nearest);
+                    codes.copy_from_slice(&nearest[..codes.len()]);
                 }
             });
         Ok(Absmax::Double { codes, nested, offset })
@@ -108,6 +110,15 @@ impl Absmax {
             Absmax::Double { codes, nested, .. } => codes.bytes() + nested.bytes() + size_of::<f32>() as u64,
         }
     }
+}
+
+/// The codes of the dynamic levels nearest to `values`.
+fn nearest_dynamic(values: &[f32; NESTED_BLOCK_SIZE], codes: &mut [u8; NESTED_BLOCK_SIZE]) {
+    #[cfg(target_arch = "x86_64")]
+    if let Some(cpu) = super::avx512::avx512() {
+        return cpu.nearest_dynamic(values, codes);
+    }
+    codes.iter_mut().zip(values).for_each(|(code, &value)| *code = nearest_portably(value));
 }
 
 #[cfg(test)]
