@@ -12,7 +12,7 @@ use super::kernel::{
 };
 use super::pointwise::{self, exp_shifted, max};
 use super::scratch::Scratch;
-use super::threads::{self, Shared};
+use super::threads::{self, SharedSlice};
 use crate::device::Activation;
 use crate::error::Result;
 use crate::ops::{AttentionGrads, AttentionSaved, Heads, Span};
@@ -146,10 +146,9 @@ pub(super) fn forward(
     spans: &[Span],
     [q, k, v]: [&Activation; 3],
     out: &mut Activation,
-    mut lse: Option<&mut [f32]>,
+    lse: Option<&mut [f32]>,
 ) -> Result<()> {
-    let rows = spans.iter().map(|s| s.q.end).max().unwrap_or(0);
-    assert!(rows * heads.q_width() <= out.len() && lse.as_ref().is_none_or(|l| rows * heads.heads <= l.len()));
+    check_order(spans);
     let few = |span: &&Span| lse.is_none() && span.q.len() <= super::decode::FEW;
     if spans.iter().all(|span| few(&span)) {
         return spans.iter().try_for_each(|span| match (q, k, v, &mut *out) {
@@ -173,7 +172,7 @@ pub(super) fn forward(
         }
     }
     let out = Target::new(out);
-    let lse = lse.as_deref_mut().map(|lse| Shared(lse.as_mut_ptr()));
+    let lse = lse.map(SharedSlice::new);
     threads::try_each(items.len(), |i| {
         let (span, kv_head, queries) = &items[i];
         forward_item(&shape, span, *kv_head, queries.clone(), [q, k, v], &out, lse.as_ref())
@@ -187,8 +186,8 @@ fn forward_item(
     kv_head: usize,
     queries: Range<usize>,
     [q, k, v]: [&Activation; 3],
-    out: &Target,
-    lse: Option<&Shared<f32>>,
+    out: &Target<'_>,
+    lse: Option<&SharedSlice<'_, f32>>,
 ) -> Result<()> {
     let Shape { cpu, unit, heads } = shape;
     let (d, qw, kw) = (heads.head_dim, heads.q_width(), heads.kv_width());
@@ -222,8 +221,9 @@ fn forward_item(
                 totals[i] = exp_shifted(row, heads.scale, top);
                 if let Some(lse) = lse {
                     let at = (span.q.start + start + i) * heads.heads + h;
-                    // SAFETY: inside by the assertion in `forward`; this row of this head belongs to this item alone.
-                    unsafe { *lse.get().add(at) = top + totals[i].ln() };
+                    // SAFETY: this row of this head belongs to this item alone.
+                    let lse = unsafe { lse.part(at..at + 1) };
+                    lse[0] = top + totals[i].ln();
                 }
             }
             let units = unit.count(seen);
@@ -239,7 +239,7 @@ fn forward_item(
                 shape.multiply_natural(left.part(0, part), m, &values, j, &mut sum, j > 0);
             }
             for (i, row) in sum.chunks_exact(shape.stride()).take(m).enumerate() {
-                // SAFETY: inside by the assertion in `forward`; this row of this head belongs to this item alone.
+                // SAFETY: as above.
                 unsafe { out.write((span.q.start + start + i) * qw + h * d, &row[..d], 1.0 / totals[i]) };
             }
         }
@@ -253,39 +253,39 @@ impl Head<'_> {
     }
 }
 
-/// An activation that several threads write parts of.
-enum Target {
-    F32(Shared<f32>),
-    Bf16(Shared<half::bf16>),
+/// An activation that several threads write, each its own rows of its own heads.
+enum Target<'a> {
+    F32(SharedSlice<'a, f32>),
+    Bf16(SharedSlice<'a, half::bf16>),
 }
 
-impl Target {
-    fn new(x: &mut Activation) -> Self {
+impl<'a> Target<'a> {
+    fn new(x: &'a mut Activation) -> Self {
         match x {
-            Activation::F32(x) => Target::F32(Shared(x.host_mut().as_mut_ptr())),
-            Activation::Bf16(x) => Target::Bf16(Shared(x.host_mut().as_mut_ptr())),
+            Activation::F32(x) => Target::F32(SharedSlice::new(x.host_mut())),
+            Activation::Bf16(x) => Target::Bf16(SharedSlice::new(x.host_mut())),
         }
     }
 
     /// Writes `factor · row` from element `at` on.
     ///
     /// # Safety
-    /// The elements exist, and nobody else uses them meanwhile.
+    /// Nobody else uses these elements meanwhile.
     unsafe fn write(&self, at: usize, row: &[f32], factor: f32) {
+        let range = at..at + row.len();
         // SAFETY: by the caller's promise.
         unsafe {
             match self {
-                Target::F32(out) => {
-                    let out = std::slice::from_raw_parts_mut(out.get().add(at), row.len());
-                    pointwise::scale_into(row, factor, None, out);
-                }
-                Target::Bf16(out) => {
-                    let out = std::slice::from_raw_parts_mut(out.get().add(at), row.len());
-                    pointwise::scale_into(row, factor, None, out);
-                }
+                Target::F32(out) => pointwise::scale_into(row, factor, None, out.part(range)),
+                Target::Bf16(out) => pointwise::scale_into(row, factor, None, out.part(range)),
             }
         }
     }
+}
+
+/// Sequences follow each other, so that no two threads write the same row.
+fn check_order(spans: &[Span]) {
+    assert!(spans.is_sorted_by(|a, b| a.q.end <= b.q.start), "sequences overlap: {spans:?}");
 }
 
 /// See [`crate::ops::Backend::attention_backward`].
@@ -298,23 +298,23 @@ pub(super) fn backward(
     grads: AttentionGrads<'_>,
 ) -> Result<()> {
     let rows = spans.iter().map(|s| s.q.end).max().unwrap_or(0);
-    let (qw, kw, d) = (heads.q_width(), heads.kv_width(), heads.head_dim);
-    assert!(rows * qw <= grads.dq.len() && rows * kw <= grads.dk.len() && rows * kw <= grads.dv.len());
-    assert!(rows * qw <= dout.len() && rows * qw <= saved.out.len() && rows * heads.heads <= saved.lse.len());
+    let (kw, d) = (heads.kv_width(), heads.head_dim);
+    check_order(spans);
     assert!(spans.iter().all(|s| s.q == s.kv), "attention has a backward pass only without a cache");
     let shape = Shape { cpu, unit: Unit::of(cpu.level, saved.q), heads };
     let stride = shape.stride();
     // Gradients of keys and values, of each query head by itself; then summed over the heads that share them.
     let mut parts = cpu.pool.take(2 * heads.heads * rows * stride)?;
-    let (dq, both) = (Target::new(grads.dq), Shared(parts.as_mut_ptr()));
-    let items: Vec<_> = spans.iter().flat_map(|span| (0..heads.heads).map(move |h| (span, h))).collect();
+    let (dq, both) = (Target::new(grads.dq), SharedSlice::new(&mut parts));
+    let spans = spans.iter().filter(|span| !span.q.is_empty());
+    let items: Vec<_> = spans.flat_map(|span| (0..heads.heads).map(move |h| (span, h))).collect();
     threads::try_each(items.len(), |i| {
         let (span, h) = items[i];
         let n = span.q.len() * stride;
-        // SAFETY: rows of this span of this head belong to this item alone, inside the scratch: [2, heads, rows, stride].
-        let [dkey, dvalue] = [0, 1].map(|side| unsafe {
+        let [dkey, dvalue] = [0, 1].map(|side| {
             let at = ((side * heads.heads + h) * rows + span.q.start) * stride;
-            std::slice::from_raw_parts_mut(both.get().add(at), n)
+            // SAFETY: rows of this span of this head belong to this item alone: [2, heads, rows, stride].
+            unsafe { both.part(at..at + n) }
         });
         backward_item(&shape, span, h, saved, dout, &dq, dkey, dvalue)
     })?;
@@ -330,7 +330,7 @@ pub(super) fn backward(
                         let at = ((side * heads.heads + h) * rows + row) * stride;
                         pointwise::add(&parts[at..at + d], &mut sum);
                     }
-                    // SAFETY: inside by the assertions above; rows of this part belong to it alone.
+                    // SAFETY: rows of this part belong to it alone.
                     unsafe { out.write(row * kw + kv_head * d, &sum, 1.0) };
                 }
             }
@@ -347,7 +347,7 @@ fn backward_item(
     h: usize,
     saved: &AttentionSaved<'_>,
     dout: &Activation,
-    dq: &Target,
+    dq: &Target<'_>,
     dkey: &mut [f32],
     dvalue: &mut [f32],
 ) -> Result<()> {
@@ -407,7 +407,7 @@ fn backward_item(
         }
     }
     for (i, row) in dquery.chunks_exact(stride).enumerate() {
-        // SAFETY: inside by the assertions in `backward`; this row of this head belongs to this item alone.
+        // SAFETY: this row of this head belongs to this item alone.
         unsafe { dq.write((start + i) * qw + h * d, &row[..d], 1.0) };
     }
     Ok(())

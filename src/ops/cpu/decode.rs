@@ -8,7 +8,7 @@ use super::factor::reads_codes;
 use super::kernel::{Dense, Unit, copy_rows};
 use super::level::Level;
 use super::pointwise::{self, Number, dot};
-use super::threads::{self, Shared};
+use super::threads::{self, SharedSlice};
 use crate::device::Activation;
 use crate::error::Result;
 use crate::ops::{Heads, Linear, LoraUse, Span};
@@ -30,12 +30,12 @@ pub(super) fn products(cpu: &Cpu, x: &[f32], group: &mut [(&Weight, &mut [f32])]
         let some = (weight.rows() / (4 * threads::count())).max(PART / x.len().max(1)).max(1);
         parts.extend((0..weight.rows()).step_by(some).map(|r| (i, r..(r + some).min(weight.rows()))));
     }
-    let group: Vec<_> = group.iter_mut().map(|(weight, out)| (*weight, Shared(out.as_mut_ptr()))).collect();
+    let group: Vec<_> = group.iter_mut().map(|(weight, out)| (*weight, SharedSlice::new(out))).collect();
     threads::each(parts.len(), |part| {
         let (i, rows) = &parts[part];
         let (weight, out) = &group[*i];
-        // SAFETY: the length was asserted above; these rows belong to this part alone.
-        let out = unsafe { std::slice::from_raw_parts_mut(out.get().add(rows.start), rows.len()) };
+        // SAFETY: these rows belong to this part alone.
+        let out = unsafe { out.part(rows.clone()) };
         rows_product(cpu.level, weight, rows.clone(), x, &by_bytes, out);
     });
     Ok(())

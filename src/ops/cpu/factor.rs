@@ -24,7 +24,7 @@ pub(super) enum Factor<'a> {
     Natural(Matrix<'a>),
 }
 
-/// Elements of a row that share a scale at least, in the kernels that read codes.
+/// The kernels that read codes take so many at a time, under one scale.
 const BLOCK: usize = 64;
 
 impl Factor<'_> {
@@ -149,7 +149,7 @@ impl Factor<'_> {
 pub(super) fn reads_codes(level: Level, stride: usize, codes: &FourBit, cols: &Range<usize>) -> bool {
     let whole = |n: usize| n.is_multiple_of(BLOCK);
     level != Level::Portable
-        && codes.block_size() >= BLOCK
+        && whole(codes.block_size())
         && whole(stride)
         && whole(cols.start)
         && whole(cols.len())

@@ -47,13 +47,16 @@ pub(super) fn loss(
     nll: &mut [f32],
     grads: Option<HeadGrads<'_>>,
 ) -> Result<()> {
+    if rows.is_empty() {
+        return Ok(());
+    }
     let (unit, width) = (Unit::of(cpu.level, hidden), weight.cols());
     let stride = unit.count(width);
     let mut left = cpu.pool.take(rows.len() * stride)?;
     gather(unit, hidden, rows, width, &mut left);
     // Neither the blocks nor the sections depend on the number of threads, so the sums do not either.
-    let blocks = rows.len().div_ceil(ROWS).max(1);
-    let size = rows.len().div_ceil(blocks).max(1);
+    let blocks = rows.len().div_ceil(ROWS);
+    let size = rows.len().div_ceil(blocks);
     let sections = PIECES.div_ceil(blocks).min(weight.rows().div_ceil(STRETCH));
     let section = weight.rows().div_ceil(STRETCH).div_ceil(sections) * STRETCH;
     let wanted = grads.is_some();
@@ -75,7 +78,7 @@ pub(super) fn loss(
     found.sort_unstable_by_key(|(i, _)| *i);
     let mut log_sums = vec![0.0; rows.len()];
     let mut found = found.into_iter().map(|(_, partial)| partial);
-    let each = pieces.iter().filter(|(part, _)| part.start == 0).count().max(1);
+    let each = pieces.iter().filter(|(part, _)| part.start == 0).count();
     let mut merged = Vec::new();
     for part in pieces.iter().map(|(part, _)| part).step_by(each) {
         let partial = found.by_ref().take(each).reduce(|all, next| all.merge(&next, width));
@@ -273,7 +276,7 @@ fn weight_gradient(
     threads::chunks_try(&mut dweight[..vocabulary * width], WIDTH * width, |i, dweight| {
         let tokens = i * WIDTH..i * WIDTH + dweight.len() / width;
         let mut rows = cpu.pool.take(tokens.len() * width)?;
-        weight.dequantize_rows(tokens.clone(), &mut rows);
+        weight.dequantize(tokens.start * width, &mut rows);
         let mut units = cpu.pool.take(tokens.len() * stride)?;
         copy_rows(unit, Dense::f32(&rows, width), tokens.len(), width, &mut units);
         let mut logits = cpu.pool.take(tokens.len() * wide)?;

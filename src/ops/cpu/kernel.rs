@@ -266,8 +266,9 @@ pub(super) struct Panel<'a> {
 }
 
 impl Panel<'_> {
-    fn check(&self, unit: Unit, outer: usize, inner: usize) {
+    fn check(&self, level: Level, unit: Unit, outer: usize, inner: usize) {
         assert!(outer <= self.width && unit.count(inner) * self.width <= self.data.len(), "the panel is too small");
+        assert!(level == Level::Portable || self.width.is_multiple_of(16), "a panel of {} columns", self.width);
     }
 
     #[cfg(target_arch = "x86_64")]
@@ -286,7 +287,7 @@ pub(super) fn pack_transposed(
     mut panel: Panel<'_>,
 ) {
     from.check(outer, inner);
-    panel.check(unit, outer, inner);
+    panel.check(level, unit, outer, inner);
     #[cfg(target_arch = "x86_64")]
     if level != Level::Portable {
         let (bf16, dense) = from.raw();
@@ -313,7 +314,7 @@ pub(super) fn pack_natural(
     mut panel: Panel<'_>,
 ) {
     from.check(inner, outer);
-    panel.check(unit, outer, inner);
+    panel.check(level, unit, outer, inner);
     #[cfg(target_arch = "x86_64")]
     if level != Level::Portable {
         let (bf16, dense) = from.raw();

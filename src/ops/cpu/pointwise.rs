@@ -2,7 +2,7 @@
 
 use half::bf16;
 
-use super::threads::{self, Shared};
+use super::threads::{self, SharedSlice};
 use crate::ops::{AdamW, Dropout, RopeTable, Turn};
 
 /// A number that activations are stored as; everything is computed in f32.
@@ -365,11 +365,11 @@ pub(super) fn gate<T: Number>(gate: &[T], up: &[T], out: &mut [T]) {
 /// See [`crate::ops::Backend::gate_backward`].
 pub(super) fn gate_backward<T: Number>(dout: &[T], gate: &mut [T], up: &mut [T]) {
     assert_eq!(gate.len(), up.len());
-    let others = Shared(up.as_mut_ptr());
+    let up = SharedSlice::new(up);
     threads::chunks(gate, SHARE, |i, gate| {
-        // SAFETY: this part of `up` is as long as that of `gate`, and belongs to this chunk alone.
-        let up = unsafe { std::slice::from_raw_parts_mut(others.get().add(i * SHARE), gate.len()) };
-        gate_backward_part(&dout[i * SHARE..][..gate.len()], gate, up);
+        let part = i * SHARE..i * SHARE + gate.len();
+        // SAFETY: this part of `up` belongs to this chunk alone.
+        gate_backward_part(&dout[part.clone()], gate, unsafe { up.part(part) });
     });
 }
 
@@ -467,12 +467,12 @@ vectorized! {
 /// See [`crate::ops::Backend::adamw`].
 pub(super) fn adamw(params: &mut [f32], grads: &[f32], first: &mut [f32], second: &mut [f32], update: &AdamW) {
     assert!(grads.len() == params.len() && first.len() == params.len() && second.len() == params.len());
-    let moments = [Shared(first.as_mut_ptr()), Shared(second.as_mut_ptr())];
+    let moments = [SharedSlice::new(first), SharedSlice::new(second)];
     threads::chunks(params, SHARE, |i, params| {
-        // SAFETY: these parts of the moments are as long as that of the parameters, and belong to this chunk alone.
-        let [first, second] =
-            moments.each_ref().map(|m| unsafe { std::slice::from_raw_parts_mut(m.get().add(i * SHARE), params.len()) });
-        adamw_part(params, &grads[i * SHARE..][..params.len()], first, second, update);
+        let part = i * SHARE..i * SHARE + params.len();
+        // SAFETY: these parts of the moments belong to this chunk alone.
+        let [first, second] = moments.each_ref().map(|moment| unsafe { moment.part(part.clone()) });
+        adamw_part(params, &grads[part], first, second, update);
     });
 }
 

@@ -14,7 +14,7 @@ use super::factor::Factor;
 use super::kernel::{Panel, Rows, Unit, multiply, padded};
 use super::level::Level;
 use super::pointwise;
-use super::threads;
+use super::threads::{self, SharedSlice};
 use crate::device::Activation;
 use crate::error::Result;
 use crate::ops::Dropout;
@@ -113,7 +113,7 @@ fn share(jobs: &[(usize, usize, usize)], (width, block): (usize, usize), threads
                 let part = if total == 0 { 0 } else { (done * threads / total).min(threads - 1) };
                 let room = ((part + 1) * total).div_ceil(threads).saturating_sub(done);
                 // A whole number of blocks, at least one; a few rows are not worth packing a panel twice.
-                let some = room.div_ceil(inner.max(1)).next_multiple_of(block);
+                let some = room.div_ceil(inner.max(1)).next_multiple_of(block).max(block);
                 let end = if rows - start < some + block { rows } else { start + some };
                 push(&mut parts[part], Piece { job, panels: panel..panel + 1, rows: start..end });
                 done += (end - start) * inner;
@@ -143,41 +143,13 @@ struct Shared<'a> {
     target: Target<'a>,
 }
 
-/// A [`Sink`] by pointers.
+/// A [`Sink`] that threads share.
 enum Target<'a> {
-    F32 { out: Raw<f32>, stride: usize, factor: f32, bias: Option<&'a [f32]> },
-    Bf16 { out: Raw<bf16>, stride: usize, factor: f32, bias: Option<&'a [f32]> },
-    Residual { out: Raw<f32>, residual: &'a [f32], bias: Option<&'a [f32]> },
-    AddRows(Vec<Raw<f32>>),
-    AddTransposed(Raw<f32>),
-}
-
-/// A slice that several threads write parts of.
-struct Raw<T> {
-    data: *mut T,
-    len: usize,
-}
-
-// SAFETY: threads write disjoint parts of it, by the pieces they are given.
-unsafe impl<T: Send> Send for Raw<T> {}
-// SAFETY: as above.
-unsafe impl<T: Send> Sync for Raw<T> {}
-
-impl<T> Raw<T> {
-    fn new(slice: &mut [T]) -> Self {
-        Self { data: slice.as_mut_ptr(), len: slice.len() }
-    }
-
-    /// The elements of `range`.
-    ///
-    /// # Safety
-    /// Nobody else uses them meanwhile.
-    #[allow(clippy::mut_from_ref)]
-    unsafe fn part(&self, range: Range<usize>) -> &mut [T] {
-        assert!(range.start <= range.end && range.end <= self.len, "{range:?} of {} elements", self.len);
-        // SAFETY: inside the slice this was made from; alone by the caller's promise.
-        unsafe { std::slice::from_raw_parts_mut(self.data.add(range.start), range.len()) }
-    }
+    F32 { out: SharedSlice<'a, f32>, stride: usize, factor: f32, bias: Option<&'a [f32]> },
+    Bf16 { out: SharedSlice<'a, bf16>, stride: usize, factor: f32, bias: Option<&'a [f32]> },
+    Residual { out: SharedSlice<'a, f32>, residual: &'a [f32], bias: Option<&'a [f32]> },
+    AddRows(Vec<SharedSlice<'a, f32>>),
+    AddTransposed(SharedSlice<'a, f32>),
 }
 
 impl<'a> Shared<'a> {
@@ -186,14 +158,14 @@ impl<'a> Shared<'a> {
         assert!(terms.first().is_some_and(|term| term.rows == (0..rows)), "the first term has all rows");
         let target = match sink {
             Sink::Store { out: Out::F32(out), stride, factor, bias } => {
-                Target::F32 { out: Raw::new(out), stride, factor, bias }
+                Target::F32 { out: SharedSlice::new(out), stride, factor, bias }
             }
             Sink::Store { out: Out::Bf16(out), stride, factor, bias } => {
-                Target::Bf16 { out: Raw::new(out), stride, factor, bias }
+                Target::Bf16 { out: SharedSlice::new(out), stride, factor, bias }
             }
-            Sink::Residual { out, residual, bias } => Target::Residual { out: Raw::new(out), residual, bias },
-            Sink::AddRows(rows) => Target::AddRows(rows.into_iter().map(Raw::new).collect()),
-            Sink::AddTransposed(out) => Target::AddTransposed(Raw::new(out)),
+            Sink::Residual { out, residual, bias } => Target::Residual { out: SharedSlice::new(out), residual, bias },
+            Sink::AddRows(rows) => Target::AddRows(rows.into_iter().map(SharedSlice::new).collect()),
+            Sink::AddTransposed(out) => Target::AddTransposed(SharedSlice::new(out)),
         };
         Self { terms, rows, cols, target }
     }
@@ -378,6 +350,9 @@ mod tests {
             vec![(1024, 576, 576), (1024, 192, 576), (1024, 192, 576)],
             vec![(3, 64, 10)],
             vec![(7, 1000, 64), (500, 16, 64)],
+            // Of an adapter on no row: nothing is summed.
+            vec![(64, 576, 0)],
+            vec![(1024, 64, 576), (96, 576, 0)],
         ] {
             for threads in 1..6 {
                 let parts = share(&jobs, (64, 48), threads);

@@ -6,6 +6,8 @@
 
 use std::any::Any;
 use std::cell::UnsafeCell;
+use std::marker::PhantomData;
+use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Mutex, OnceLock, PoisonError};
@@ -59,13 +61,9 @@ pub(super) fn try_each(parts: usize, work: impl Fn(usize) -> Result<()> + Sync) 
 
 /// Runs `work` on chunks of `size` elements of `data`, with the index of each chunk.
 pub(super) fn chunks<T: Send>(data: &mut [T], size: usize, work: impl Fn(usize, &mut [T]) + Sync) {
-    let size = size.max(1);
-    let (len, start) = (data.len(), Shared(data.as_mut_ptr()));
-    each(len.div_ceil(size), |i| {
-        let (from, to) = (i * size, ((i + 1) * size).min(len));
-        // SAFETY: each chunk is inside the slice, which is borrowed mutably, and belongs to one part.
-        work(i, unsafe { std::slice::from_raw_parts_mut(start.get().add(from), to - from) });
-    });
+    let (size, len, data) = (size.max(1), data.len(), SharedSlice::new(data));
+    // SAFETY: each chunk belongs to one part.
+    each(len.div_ceil(size), |i| work(i, unsafe { data.part(i * size..((i + 1) * size).min(len)) }));
 }
 
 /// As [`chunks`]; returns the first error in order.
@@ -74,27 +72,40 @@ pub(super) fn chunks_try<T: Send>(
     size: usize,
     work: impl Fn(usize, &mut [T]) -> Result<()> + Sync,
 ) -> Result<()> {
-    let size = size.max(1);
-    let (len, start) = (data.len(), Shared(data.as_mut_ptr()));
-    try_each(len.div_ceil(size), |i| {
-        let (from, to) = (i * size, ((i + 1) * size).min(len));
-        // SAFETY: as in `chunks`.
-        work(i, unsafe { std::slice::from_raw_parts_mut(start.get().add(from), to - from) })
-    })
+    let (size, len, data) = (size.max(1), data.len(), SharedSlice::new(data));
+    // SAFETY: as in `chunks`.
+    try_each(len.div_ceil(size), |i| work(i, unsafe { data.part(i * size..((i + 1) * size).min(len)) }))
 }
 
-/// A pointer that threads may share, because each uses its own part of what it points to.
-#[derive(Clone, Copy)]
-pub(super) struct Shared<T>(pub(super) *mut T);
+/// A slice that several threads write, each its own part.
+pub(super) struct SharedSlice<'a, T> {
+    data: *mut T,
+    len: usize,
+    slice: PhantomData<&'a mut [T]>,
+}
 
-// SAFETY: see above.
-unsafe impl<T: Send> Send for Shared<T> {}
-// SAFETY: see above.
-unsafe impl<T: Send> Sync for Shared<T> {}
+// SAFETY: threads write parts that do not overlap, by the promise of `part`.
+unsafe impl<T: Send> Send for SharedSlice<'_, T> {}
+// SAFETY: as above.
+unsafe impl<T: Send> Sync for SharedSlice<'_, T> {}
 
-impl<T> Shared<T> {
-    pub(super) fn get(&self) -> *mut T {
-        self.0
+impl<'a, T> SharedSlice<'a, T> {
+    pub(super) fn new(slice: &'a mut [T]) -> Self {
+        Self { data: slice.as_mut_ptr(), len: slice.len(), slice: PhantomData }
+    }
+
+    /// The elements of `range`.
+    ///
+    /// # Panics
+    /// If they do not exist.
+    ///
+    /// # Safety
+    /// Nobody else uses them meanwhile.
+    #[allow(clippy::mut_from_ref)]
+    pub(super) unsafe fn part(&self, range: Range<usize>) -> &mut [T] {
+        assert!(range.start <= range.end && range.end <= self.len, "{range:?} of {} elements", self.len);
+        // SAFETY: inside the slice this was made from; alone by the caller's promise.
+        unsafe { std::slice::from_raw_parts_mut(self.data.add(range.start), range.len()) }
     }
 }
 

@@ -47,10 +47,10 @@ unsafe fn units<const FROM_BF16: bool, const UNITS_BF16: bool>(row: *const u8, a
         match (FROM_BF16, UNITS_BF16) {
             (true, true) => {
                 let mask = if left >= 32 { !0 } else { (1u32 << left) - 1 };
-                _mm512_maskz_loadu_epi16(mask, row.cast::<i16>().add(at))
+                _mm512_maskz_loadu_epi16(mask, row.cast::<i16>().wrapping_add(at))
             }
             (false, true) => {
-                let row = row.cast::<f32>().add(at);
+                let row = row.cast::<f32>().wrapping_add(at);
                 let low = _mm512_maskz_loadu_ps(first(left), row);
                 let high = _mm512_maskz_loadu_ps(first(left.saturating_sub(16)), row.wrapping_add(16));
                 std::mem::transmute::<__m512bh, __m512i>(_mm512_cvtne2ps_pbh(high, low))
@@ -66,10 +66,10 @@ unsafe fn floats<const FROM_BF16: bool>(row: *const u8, at: usize, left: usize) 
     // SAFETY: as above.
     unsafe {
         if FROM_BF16 {
-            let words = _mm256_maskz_loadu_epi16(first(left), row.cast::<i16>().add(at));
+            let words = _mm256_maskz_loadu_epi16(first(left), row.cast::<i16>().wrapping_add(at));
             _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(words), 16))
         } else {
-            _mm512_maskz_loadu_ps(first(left), row.cast::<f32>().add(at))
+            _mm512_maskz_loadu_ps(first(left), row.cast::<f32>().wrapping_add(at))
         }
     }
 }
@@ -91,17 +91,17 @@ unsafe fn across<const FROM_BF16: bool, const UNITS_BF16: bool>(
         }
         let next = row.wrapping_add(source.stride);
         let halves = if FROM_BF16 {
-            let a = _mm256_maskz_loadu_epi16(first(left), row.cast::<i16>().add(at));
+            let a = _mm256_maskz_loadu_epi16(first(left), row.cast::<i16>().wrapping_add(at));
             let b = if inner_left > 1 {
-                _mm256_maskz_loadu_epi16(first(left), next.cast::<i16>().add(at))
+                _mm256_maskz_loadu_epi16(first(left), next.cast::<i16>().wrapping_add(at))
             } else {
                 _mm256_setzero_si256()
             };
             _mm512_inserti64x4(_mm512_castsi256_si512(a), b, 1)
         } else {
-            let a = _mm512_maskz_loadu_ps(first(left), row.cast::<f32>().add(at));
+            let a = _mm512_maskz_loadu_ps(first(left), row.cast::<f32>().wrapping_add(at));
             let b = if inner_left > 1 {
-                _mm512_maskz_loadu_ps(first(left), next.cast::<f32>().add(at))
+                _mm512_maskz_loadu_ps(first(left), next.cast::<f32>().wrapping_add(at))
             } else {
                 _mm512_setzero_ps()
             };
