@@ -80,7 +80,7 @@ impl Layers {
 /// A group of measurements that are short, because there are many.
 fn group<'c>(c: &'c mut Criterion, name: &str) -> BenchmarkGroup<'c, WallTime> {
     let mut group = c.benchmark_group(name);
-    group.sampling_mode(SamplingMode::Flat).sample_size(10).nresamples(1000);
+    group.sampling_mode(SamplingMode::Flat).sample_size(10).nresamples(2000);
     group.warm_up_time(Duration::from_millis(60)).measurement_time(Duration::from_millis(250));
     group
 }
