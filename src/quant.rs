@@ -5,6 +5,8 @@
 //! into its [`Storage`] and works on the codes itself. The numbers are those of bitsandbytes 0.50.
 
 mod absmax;
+#[cfg(target_arch = "x86_64")]
+mod avx512;
 pub mod bnb;
 mod codebook;
 mod dense;

@@ -67,14 +67,25 @@ impl Verb for Load {
         let mut opened = source::open(&self.source, self.revision.as_deref(), &task)?;
         let spec = Spec::from_config(&opened.config).map_err(|e| e.context(&opened.location))?;
         check_unsaved(session, self.force, task.sink.is_notebook(), task)?;
-        let before = memory::allocated();
-        let files = &opened.tokenizer;
-        let tokenizer =
-            Tokenizer::from_files(&files.tokenizer_json, &files.tokenizer_config, files.chat_template.clone())?;
-        let tokenizer_bytes = memory::allocated().saturating_sub(before);
-        tokenizer.check_vocab(spec.vocabulary)?;
         let unused: Vec<String> = model::unused(&spec, &*opened.tensors).into_iter().map(str::to_owned).collect();
-        let decoder = model::load(spec.clone(), opened.tensors.as_mut(), options, task).map_err(|error| {
+        let beside_buffers = || memory::allocated().saturating_sub(memory::all_held());
+        let before = beside_buffers();
+        let Opened { tokenizer: files, tensors, .. } = &mut opened;
+        // The tokenizer keeps one core busy while the others read.
+        let (decoder, tokenizer) = rayon::join(
+            || model::load(spec.clone(), tensors.as_mut(), options, task),
+            || {
+                let (json, config) = (&files.tokenizer_json, &files.tokenizer_config);
+                let tokenizer = Tokenizer::from_files(json, config, files.chat_template.clone());
+                // Reading it took more memory than it keeps: the rest goes back before most weights are there.
+                memory::trim();
+                tokenizer
+            },
+        );
+        let tokenizer = tokenizer?;
+        tokenizer.check_vocab(spec.vocabulary)?;
+        let tokenizer_bytes = beside_buffers().saturating_sub(before);
+        let decoder = decoder.map_err(|error| {
             let error = error.context(&opened.location);
             if error.kind() == Kind::OutOfMemory {
                 error.hint(what_fits(session, &opened, &spec, options))

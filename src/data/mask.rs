@@ -116,9 +116,10 @@ fn pieces(tokenizer: &Tokenizer, spans: &[Span], start: impl Fn(&str) -> Result<
     let text: String = spans.iter().map(|span| span.text.as_str()).collect();
     let whole = start(&text)?;
     let (mut pieces, mut prefix, mut done) = (Vec::new(), String::new(), 0);
-    for (i, span) in spans.iter().enumerate() {
+    for span in spans {
         prefix.push_str(&span.text);
-        let ids = if i + 1 == spans.len() { whole.clone() } else { start(&prefix)? };
+        // What a template writes behind the last answer often is nothing: the text is not encoded again for that.
+        let ids = if prefix.len() == text.len() { whole.clone() } else { start(&prefix)? };
         if ids.len() < done || !whole.starts_with(&ids) {
             let piece =
                 |(i, span): (usize, &Span)| if i == 0 { start(&span.text) } else { tokenizer.encode(&span.text) };

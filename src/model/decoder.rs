@@ -302,6 +302,12 @@ impl<'a> LayerPass<'a> {
         self.pass.backend.linears_backward(x, self.batch.rows(), &mut group, dx, gradients.adapters)
     }
 
+    /// Whether a gradient of one of these layers' own weights or adapters is wanted, which takes their input.
+    fn reads_input(&self, slots: &[Slot], gradients: &Gradients<'_, '_>) -> bool {
+        let trained = |slot: &Slot| self.lora(*slot).iter().any(|lora| gradients.adapters[lora.slot].is_some());
+        gradients.base.is_some() || slots.iter().any(trained)
+    }
+
     /// From the gradient of the layer's output in `back.stream` to that of its input; `below` tells whether that is needed.
     #[allow(clippy::too_many_arguments)]
     fn backward(
@@ -316,11 +322,15 @@ impl<'a> LayerPass<'a> {
     ) -> Result<()> {
         let (spec, backend, rows) = (&self.decoder.spec, self.pass.backend, self.batch.rows());
         let (weights, eps, n) = (self.weights(), spec.norm_eps, rows * spec.intermediate);
-        // MLP
-        backend.gate(n, &s.gate, &s.up, gated)?;
+        // MLP. The inputs of linear layers are made anew where they are needed.
+        if self.reads_input(&[Slot::Down], gradients) {
+            backend.gate(n, &s.gate, &s.up, gated)?;
+        }
         self.linears_backward(gated, &[(Slot::Down, &back.stream)], Some(&mut back.gated), gradients)?;
         backend.gate_backward(n, &back.gated, &mut s.gate, &mut s.up)?;
-        backend.norm(&s.middle, &weights.mlp_norm, eps, rows, normed)?;
+        if self.reads_input(&[Slot::Gate, Slot::Up], gradients) {
+            backend.norm(&s.middle, &weights.mlp_norm, eps, rows, normed)?;
+        }
         self.linears_backward(normed, &[(Slot::Gate, &s.gate), (Slot::Up, &s.up)], Some(&mut back.normed), gradients)?;
         let dnorm = gradients.base.as_deref_mut().map(|b| &mut b.layers[self.layer].mlp_norm);
         backend.norm_backward(&s.middle, &weights.mlp_norm, eps, rows, &back.normed, &mut back.stream, dnorm)?;
@@ -331,7 +341,9 @@ impl<'a> LayerPass<'a> {
         backend.attention_backward(spec.attention(), &self.batch.spans, &saved, &back.attended, grads)?;
         backend.rope(&mut back.q, spec.heads, self.rope, &self.batch.positions, Turn::Back)?;
         backend.rope(&mut back.k, spec.kv_heads, self.rope, &self.batch.positions, Turn::Back)?;
-        backend.norm(x, &weights.attention_norm, eps, rows, normed)?;
+        if self.reads_input(&[Slot::Q, Slot::K, Slot::V], gradients) {
+            backend.norm(x, &weights.attention_norm, eps, rows, normed)?;
+        }
         let outs = [(Slot::Q, &back.q), (Slot::K, &back.k), (Slot::V, &back.v)];
         self.linears_backward(normed, &outs, below.then_some(&mut back.normed), gradients)?;
         if below {

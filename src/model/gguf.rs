@@ -137,18 +137,17 @@ impl TensorSource for GgufSource {
     fn read(&mut self, name: &str, purpose: Purpose, dtype: Option<DType>) -> Result<Dense> {
         let i = self.store.position(name)?;
         let layout = self.layouts[i];
-        let dense = layout.decode(self.store.bytes(i)?, purpose, dtype.unwrap_or_else(|| layout.exact()));
-        self.store.release(i);
-        dense
+        let mut dense = None;
+        self.store.scan(i, usize::MAX, |_, bytes| {
+            dense = Some(layout.decode(bytes, purpose, dtype.unwrap_or_else(|| layout.exact()))?);
+            Ok(())
+        })?;
+        dense.ok_or_else(|| Error::bug(format!("{name} was not read")))
     }
 
     fn raw(&mut self, name: &str) -> Result<(safetensors::Dtype, Vec<usize>, Vec<u8>)> {
         let file = self.store.file(self.store.position(name)?).name();
         Err(Error::unsupported(format!("{name} in {file}: a GGUF file has no tensors of the bitsandbytes layout")))
-    }
-
-    fn digest(&mut self, name: &str) -> Result<[u8; 32]> {
-        self.store.digest(name)
     }
 
     fn dtype(&self) -> DType {

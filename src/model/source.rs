@@ -12,10 +12,12 @@ use crate::device::Purpose;
 use crate::error::{Error, Result};
 use crate::event::Task;
 use crate::files::expand_home;
+use crate::model::weights::held;
 use crate::model::{gguf, hub};
-use crate::quant::{DType, Dense};
+use crate::quant::{DType, Dense, Values};
 
 pub(crate) mod convert;
+mod digest;
 mod directory;
 mod file;
 mod nearest;
@@ -73,7 +75,8 @@ pub struct TensorInfo {
 /// The tensors of a model. They are read one at a time, and can be read again as long as the source lives.
 ///
 /// Every method that looks at a tensor's bytes fails with [`crate::error::Kind::State`] if its file has changed since it was
-/// opened (another size; or another time of modification and bytes that do not have the digest they had).
+/// opened: it has another size, or another time of modification and nobody read the tensor before. Values that were read are known
+/// by their digest: reading them again fails if they differ, whatever the time.
 pub trait TensorSource: Send {
     /// Every tensor, in the order of the file.
     fn list(&self) -> &[TensorInfo];
@@ -89,18 +92,23 @@ pub trait TensorSource: Send {
     /// of 16 or 32 bits (or quantized in a way that cannot be read), [`crate::error::Kind::OutOfMemory`].
     fn read(&mut self, name: &str, purpose: Purpose, dtype: Option<DType>) -> Result<Dense>;
 
+    /// Hands the values of a tensor to `visit` in the type that they would have in memory unless told otherwise: where they lie
+    /// in their file, if they can be read there.
+    ///
+    /// # Errors
+    /// As [`TensorSource::read`], and what `visit` returns. What `visit` made of bytes that turn out to have changed is to be dropped.
+    fn visit(&mut self, name: &str, visit: &mut dyn FnMut(Values<'_>) -> Result<()>) -> Result<()> {
+        let dtype = self.find(name).map(|tensor| held(&tensor.dtype));
+        let dense = self.read(name, Purpose::LinearWeights, dtype)?;
+        visit(dense.values())
+    }
+
     /// Type, shape and bytes of a tensor exactly as they are stored: the codes of a model saved in 4 bits by bitsandbytes.
     ///
     /// # Errors
     /// [`crate::error::Kind::NotFound`] without such a tensor, [`crate::error::Kind::Unsupported`] for a type that safetensors
     /// do not have.
     fn raw(&mut self, name: &str) -> Result<(::safetensors::Dtype, Vec<usize>, Vec<u8>)>;
-
-    /// SHA-256 of a tensor's bytes as they are stored. The first answer is remembered: later ones that differ are errors.
-    ///
-    /// # Errors
-    /// [`crate::error::Kind::NotFound`] without such a tensor, [`crate::error::Kind::State`] if it has changed.
-    fn digest(&mut self, name: &str) -> Result<[u8; 32]>;
 
     /// The type that most weights of linear layers have in memory, unless told otherwise.
     fn dtype(&self) -> DType;

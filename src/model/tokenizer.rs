@@ -1,6 +1,4 @@
 //! Text to token ids and back, by a checkpoint's own `tokenizer.json`, and its chat template.
-//!
-//! The files are kept byte for byte, so that a merged model is saved with the tokenizer it came with.
 
 use std::collections::HashSet;
 
@@ -20,7 +18,6 @@ pub use stream::Stream;
 /// A tokenizer in Hugging Face's format.
 pub struct Tokenizer {
     inner: tokenizers::Tokenizer,
-    json: Vec<u8>,
     config: Value,
     /// `bos_token` and the like with their texts, as the configuration names them.
     named: Vec<(String, String)>,
@@ -61,14 +58,7 @@ impl Tokenizer {
         let chat = chat_template
             .or_else(|| template_in(tokenizer_config))
             .map(|source| ChatTemplate::new(source, named.clone()));
-        let json = tokenizer_json.to_vec();
-        Ok(Self { inner, json, config: tokenizer_config.clone(), named, special, vocab_size, chat })
-    }
-
-    /// The bytes of `tokenizer.json` as they were read.
-    #[must_use]
-    pub fn json(&self) -> &[u8] {
-        &self.json
+        Ok(Self { inner, config: tokenizer_config.clone(), named, special, vocab_size, chat })
     }
 
     /// The contents of `tokenizer_config.json` as they were read.

@@ -12,7 +12,7 @@ use crate::event::{Task, Unit};
 use crate::lora::LinearInfo;
 use crate::ops::Level;
 use crate::quant::bnb::{self, RawTensor};
-use crate::quant::{DType, Dense, QuantSpec, Storage, Weight};
+use crate::quant::{DType, Dense, QuantSpec, Weight};
 
 const EMBEDDING: &str = "model.embed_tokens.weight";
 const HEAD: &str = "lm_head.weight";
@@ -146,13 +146,7 @@ pub fn load(spec: Spec, source: &mut dyn TensorSource, options: LoadOptions, tas
             meter.advance((linear.out * linear.input) as u64, &linear.path)?;
             let weight = match options.quantize {
                 None => read_linear(source, linear, options.dtype)?,
-                Some(quantize) => {
-                    let dense = read_linear(source, linear, None)?;
-                    match dense.storage() {
-                        Storage::Dense(values) => Weight::quantize(values, linear.out, linear.input, &quantize)?,
-                        _ => return Err(already_quantized()),
-                    }
-                }
+                Some(quantize) => read_quantized(source, linear, &quantize)?,
             };
             let bias = if spec.has_bias(linear.role) {
                 Some(vector(source, &format!("{}.bias", linear.path), Purpose::LinearWeights)?)
@@ -181,8 +175,19 @@ fn compute_type(source: &dyn TensorSource, wanted: Option<DType>) -> Result<DTyp
     Ok(wanted.unwrap_or(if !is_f32 && level.has_bf16() { DType::Bf16 } else { DType::F32 }))
 }
 
-fn already_quantized() -> Error {
-    Error::unsupported("the checkpoint is in 4 bits already").hint("load it without --quantize; it trains as it is")
+/// The weight of one linear layer, quantized from where it lies in its file: no dense copy of it is made.
+fn read_quantized(source: &mut dyn TensorSource, linear: &LinearInfo, quantize: &QuantSpec) -> Result<Weight> {
+    let name = format!("{}.weight", linear.path);
+    if bnb::is_four_bit(&name, |n| source.find(n).is_some()) {
+        return Err(Error::unsupported("the checkpoint is in 4 bits already")
+            .hint("load it without --quantize; it trains as it is"));
+    }
+    let mut weight = None;
+    source.visit(&name, &mut |values| {
+        weight = Some(Weight::quantize(values, linear.out, linear.input, quantize)?);
+        Ok(())
+    })?;
+    weight.ok_or_else(|| Error::bug(format!("{name} was not read")))
 }
 
 /// The weight of one linear layer as its source has it: dense, or in bitsandbytes' 4 bits.
@@ -231,13 +236,11 @@ pub(super) fn held(stored: &str) -> DType {
 }
 
 fn read_dense(source: &mut dyn TensorSource, name: &str, purpose: Purpose, dtype: Option<DType>) -> Result<Dense> {
-    source.digest(name)?;
     let stored = held(source.find(name).map_or("", |tensor| tensor.dtype.as_str()));
     source.read(name, purpose, Some(dtype.unwrap_or(stored)))
 }
 
 fn vector(source: &mut dyn TensorSource, name: &str, purpose: Purpose) -> Result<Buffer<f32>> {
-    source.digest(name)?;
     match source.read(name, purpose, Some(DType::F32))? {
         Dense::F32(buffer) => Ok(buffer),
         other => Err(Error::bug(format!("{name} was read as {}", other.dtype()))),

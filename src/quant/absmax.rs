@@ -2,7 +2,7 @@
 
 use rayon::prelude::*;
 
-use super::codebook::{DYNAMIC_LEVELS, nearest_dynamic};
+use super::codebook::{DYNAMIC_LEVELS, nearest_dynamic as nearest_portably};
 use super::largest_magnitude;
 use crate::device::{Buffer, Purpose};
 use crate::error::Result;
@@ -42,13 +42,15 @@ impl Absmax {
             .zip(nested.host_mut())
             .for_each(|((codes, plain), nested)| {
                 let mut centred = [0.0; NESTED_BLOCK_SIZE];
-                let centred = &mut centred[..plain.len()];
                 centred.iter_mut().zip(plain).for_each(|(c, a)| *c = a - offset);
-                *nested = largest_magnitude(centred);
+                *nested = largest_magnitude(&centred);
                 // Blocks that are all alike keep code 0: their nested absmax is 0.
                 if *nested > 0.0 {
                     let scale = 1.0 / *nested;
-                    codes.iter_mut().zip(centred).for_each(|(code, c)| *code = nearest_dynamic(*c * scale));
+                    centred.iter_mut().for_each(|c| *c *= scale);
+                    let mut nearest = [0; NESTED_BLOCK_SIZE];
+                    nearest_dynamic(&centred, &mut nearest);
+                    codes.copy_from_slice(&nearest[..codes.len()]);
                 }
             });
         Ok(Absmax::Double { codes, nested, offset })
@@ -63,6 +65,24 @@ impl Absmax {
             Absmax::Double { codes, nested, offset } => {
                 let code = codes.host()[block];
                 DYNAMIC_LEVELS[usize::from(code)] * nested.host()[block / NESTED_BLOCK_SIZE] + offset
+            }
+        }
+    }
+
+    /// Writes the absmax of the blocks `first`, `first + step`, … to `out`, as many as it has.
+    pub(crate) fn gather(&self, first: usize, step: usize, out: &mut [f32]) {
+        match self {
+            Absmax::Plain(values) => {
+                let values = values.host();
+                out.iter_mut().enumerate().for_each(|(i, out)| *out = values[first + i * step]);
+            }
+            Absmax::Double { codes, nested, offset } => {
+                let (codes, nested) = (codes.host(), nested.host());
+                for (i, out) in out.iter_mut().enumerate() {
+                    let block = first + i * step;
+                    let level = DYNAMIC_LEVELS[usize::from(codes[block])];
+                    *out = level * nested[block / NESTED_BLOCK_SIZE] + offset;
+                }
             }
         }
     }
@@ -92,6 +112,15 @@ impl Absmax {
     }
 }
 
+/// The codes of the dynamic levels nearest to `values`.
+fn nearest_dynamic(values: &[f32; NESTED_BLOCK_SIZE], codes: &mut [u8; NESTED_BLOCK_SIZE]) {
+    #[cfg(target_arch = "x86_64")]
+    if let Some(cpu) = super::avx512::avx512() {
+        return cpu.nearest_dynamic(values, codes);
+    }
+    codes.iter_mut().zip(values).for_each(|(code, &value)| *code = nearest_portably(value));
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -114,6 +143,18 @@ mod tests {
         let bound = 0.9 / 64.0 / 2.0 * 1.01;
         for (block, &value) in plain.iter().enumerate() {
             assert!((absmax.get(block) - value).abs() <= bound * nested.host()[block / 256], "block {block}");
+        }
+    }
+
+    #[test]
+    fn a_gathered_absmax_is_the_one_asked_for() {
+        let plain: Vec<f32> = (0..1000).map(|i| (i % 89) as f32).collect();
+        let double = Absmax::quantize(&plain).unwrap();
+        let plain = Absmax::Plain(Buffer::from_vec(Purpose::QuantizationConstants, plain));
+        for absmax in [plain, double] {
+            let mut out = [0.0; 30];
+            absmax.gather(7, 33, &mut out);
+            (0..30).for_each(|i| assert_eq!(out[i], absmax.get(7 + 33 * i)));
         }
     }
 

@@ -43,8 +43,8 @@ const FP4_LEVELS: [f32; 16] = {
 
 /// Codes in the order of their levels. Of FP4's two zeros code 0 takes what is below and at zero, code 8 what is above,
 /// as in bitsandbytes (`backends/default/ops.py`, `_get_4bit_quantize_bounds`).
-const NF4_ORDER: [u8; 16] = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15];
-const FP4_ORDER: [u8; 16] = [11, 10, 13, 12, 15, 14, 9, 0, 8, 1, 6, 7, 4, 5, 2, 3];
+pub(super) const NF4_ORDER: [u8; 16] = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15];
+pub(super) const FP4_ORDER: [u8; 16] = [11, 10, 13, 12, 15, 14, 9, 0, 8, 1, 6, 7, 4, 5, 2, 3];
 
 /// For two ranks in a byte the two codes.
 static FP4_ORDER_PAIRS: [u8; 256] = {
@@ -57,8 +57,8 @@ static FP4_ORDER_PAIRS: [u8; 256] = {
     pairs
 };
 
-const NF4_BOUNDS: [f32; 15] = bounds(&NF4_LEVELS, &NF4_ORDER);
-const FP4_BOUNDS: [f32; 15] = bounds(&FP4_LEVELS, &FP4_ORDER);
+pub(super) const NF4_BOUNDS: [f32; 15] = bounds(&NF4_LEVELS, &NF4_ORDER);
+pub(super) const FP4_BOUNDS: [f32; 15] = bounds(&FP4_LEVELS, &FP4_ORDER);
 
 /// Midpoints between neighbouring levels; a value above one belongs to the upper level, a value on it to the lower.
 const fn bounds(levels: &[f32; 16], order: &[u8; 16]) -> [f32; 15] {
@@ -168,7 +168,7 @@ const fn boundary(i: usize, steps: usize) -> f32 {
     exact as f32
 }
 
-static DYNAMIC_BOUNDS: [f32; 255] = {
+pub(super) static DYNAMIC_BOUNDS: [f32; 255] = {
     let mut bounds = [0.0; 255];
     let mut i = 0;
     while i < 255 {

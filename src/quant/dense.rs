@@ -145,7 +145,7 @@ impl<'a> From<&'a Dense> for Values<'a> {
     }
 }
 
-impl Values<'_> {
+impl<'a> Values<'a> {
     /// Number of elements.
     #[must_use]
     pub fn len(self) -> usize {
@@ -160,6 +160,15 @@ impl Values<'_> {
     #[must_use]
     pub fn is_empty(self) -> bool {
         self.len() == 0
+    }
+
+    /// The elements of `range`.
+    pub(super) fn slice(self, range: Range<usize>) -> Values<'a> {
+        match self {
+            Values::F32(x) => Values::F32(&x[range]),
+            Values::Bf16(x) => Values::Bf16(&x[range]),
+            Values::F16(x) => Values::F16(&x[range]),
+        }
     }
 
     /// Writes the elements of `range` to `out`, which has as many.

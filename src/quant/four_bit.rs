@@ -61,14 +61,20 @@ impl FourBit {
             .par_chunks_mut(CHUNK / 2)
             .zip(absmax.host_mut().par_chunks_mut(CHUNK / block_size))
             .enumerate()
-            .for_each_init(Vec::new, |scratch, (i, (codes, absmax))| {
-                let values = values.read(i * CHUNK..len.min((i + 1) * CHUNK), scratch);
-                let blocks = values.chunks(block_size).zip(codes.chunks_mut(block_size / 2));
-                for ((values, codes), absmax) in blocks.zip(absmax) {
-                    *absmax = quantize_block(kind, values, codes, block_size);
+            .for_each(|(i, (codes, absmax))| {
+                let values = values.slice(i * CHUNK..len.min((i + 1) * CHUNK));
+                #[cfg(target_arch = "x86_64")]
+                if let Some(cpu) = super::avx512::avx512() {
+                    let whole = values.len() - values.len() % block_size;
+                    let (codes, rest) = codes.split_at_mut(whole / 2);
+                    let (absmax, rest_absmax) = absmax.split_at_mut(whole / block_size);
+                    cpu.quantize(values.slice(0..whole), kind, block_size, codes, absmax);
+                    return quantize_blocks(values.slice(whole..values.len()), kind, block_size, rest, rest_absmax);
                 }
+                quantize_blocks(values, kind, block_size, codes, absmax);
             });
-        if let Some(block) = absmax.host().iter().position(|a| !a.is_finite()) {
+        if !largest_magnitude(absmax.host()).is_finite() {
+            let block = absmax.host().iter().position(|a| !a.is_finite()).unwrap_or(0);
             return Err(not_finite(values, block * block_size));
         }
         let absmax = if double_quant { Absmax::quantize(absmax.host())? } else { Absmax::Plain(absmax) };
@@ -112,7 +118,16 @@ impl FourBit {
     }
 
     /// Writes the elements of `range` to `out`, which has as many. The range may start and end anywhere.
-    pub(super) fn dequantize(&self, range: Range<usize>, mut out: &mut [f32]) {
+    pub(super) fn dequantize(&self, range: Range<usize>, out: &mut [f32]) {
+        #[cfg(target_arch = "x86_64")]
+        if let Some(cpu) = super::avx512::avx512() {
+            return cpu.dequantize(self, range, out);
+        }
+        self.dequantize_portably(range, out);
+    }
+
+    /// As [`FourBit::dequantize`], on any processor.
+    pub(super) fn dequantize_portably(&self, range: Range<usize>, mut out: &mut [f32]) {
         for (block, part) in blocks(range, self.block_size) {
             let (here, rest) = out.split_at_mut(part.len());
             self.expand(part, self.absmax.get(block), here);
@@ -122,7 +137,7 @@ impl FourBit {
 
     /// Writes the elements of a range within one block.
     #[inline]
-    fn expand(&self, range: Range<usize>, absmax: f32, out: &mut [f32]) {
+    pub(super) fn expand(&self, range: Range<usize>, absmax: f32, out: &mut [f32]) {
         let codes = &self.codes.host()[range.start / 2..range.end.div_ceil(2)];
         let pairs = self.kind.pairs();
         let (head, out) = out.split_at_mut(range.start % 2);
@@ -157,12 +172,34 @@ impl FourBit {
     }
 }
 
+/// Packs blocks, the last of which may be short, and writes the absmax of each; on any processor.
+pub(super) fn quantize_blocks(
+    values: Values<'_>,
+    kind: FourBitKind,
+    block_size: usize,
+    codes: &mut [u8],
+    absmax: &mut [f32],
+) {
+    let mut scratch = Vec::new();
+    let values = values.read(0..values.len(), &mut scratch);
+    let blocks = values.chunks(block_size).zip(codes.chunks_mut(block_size / 2));
+    for ((values, codes), absmax) in blocks.zip(absmax) {
+        *absmax = quantize_block(kind, values, codes, block_size);
+    }
+}
+
+/// What a whole block is multiplied by.
+#[inline]
+pub(super) fn reciprocal(absmax: f32) -> f32 {
+    1.0 / absmax.max(SMALLEST_ABSMAX)
+}
+
 /// Packs one block and returns its absmax. A whole block is multiplied by the reciprocal of its absmax, a short one (the
 /// last) divided by it; what an odd last byte has left is the code of 0.
 fn quantize_block(kind: FourBitKind, values: &[f32], codes: &mut [u8], block_size: usize) -> f32 {
     let absmax = largest_magnitude(values);
     if values.len() == block_size {
-        let reciprocal = 1.0 / absmax.max(SMALLEST_ABSMAX);
+        let reciprocal = reciprocal(absmax);
         pack_block(kind, values, codes, |value| value * reciprocal);
         absmax
     } else {

@@ -7,14 +7,8 @@ use std::time::SystemTime;
 
 use memmap2::Mmap;
 
+use super::digest::Digest;
 use crate::error::{Error, Result};
-
-/// SHA-256 of `bytes`.
-pub(crate) fn sha256(bytes: &[u8]) -> [u8; 32] {
-    let mut digest = [0; 32];
-    digest.copy_from_slice(ring::digest::digest(&ring::digest::SHA256, bytes).as_ref());
-    digest
-}
 
 /// The bytes of a file: mapped, or part of the program.
 pub(crate) enum Bytes {
@@ -61,7 +55,7 @@ impl Bytes {
         }
     }
 
-    /// The bytes `range` of `tensor`, unless they have changed. `digest` is the one they had, if somebody took it: it decides
+    /// The bytes `range` of `tensor`, unless they have changed. `digest` is the one they had, if they were read before: it decides
     /// when the file has another time of modification but the size it had.
     ///
     /// # Errors
@@ -74,7 +68,7 @@ impl Bytes {
                 return Err(self.changed(tensor));
             }
             if now.modified().ok() != file.modified
-                && digest.is_none_or(|digest| *digest != sha256(&file.map[range.clone()]))
+                && digest.is_none_or(|digest| *digest != Digest::of(&file.map[range.clone()]))
             {
                 return Err(self.changed(tensor));
             }

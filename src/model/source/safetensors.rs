@@ -14,7 +14,10 @@ use super::store::Store;
 use super::{TensorInfo, TensorSource, convert, read_object};
 use crate::device::{Purpose, admit};
 use crate::error::{Error, Result};
-use crate::quant::{DType, Dense};
+use crate::quant::{DType, Dense, Values};
+
+/// Bytes of a file that are in memory at once while a tensor is read: a multiple of every type's size.
+const STRETCH: usize = 16 << 20;
 
 /// The tensors of one or more safetensors files.
 pub struct SafetensorsSource {
@@ -106,33 +109,38 @@ impl TensorSource for SafetensorsSource {
                 "{name} in {file} has the type {dtype}: only F32, BF16 and F16 can be read as weights"
             )));
         };
-        let bytes = self.store.bytes(i)?;
-        let dense = match dtype {
-            Some(wanted) if wanted != stored => {
-                let width = stored.size();
-                convert::collect(purpose, wanted, bytes.len() / width, convert::CHUNK, |chunk, out| {
-                    let from = chunk * convert::CHUNK * width;
-                    convert::widen(stored, &bytes[from..from + out.len() * width], out);
-                    Ok(())
-                })
-            }
-            _ => convert::copy(purpose, stored, bytes),
-        };
-        self.store.release(i);
-        dense
+        let width = stored.size();
+        let len = self.store.list()[i].bytes as usize / width;
+        let mut dense = convert::zeros(purpose, dtype.unwrap_or(stored), len)?;
+        self.store.scan(i, STRETCH, |start, bytes| {
+            convert::fill(&mut dense, start / width, stored, bytes);
+            Ok(())
+        })?;
+        Ok(dense)
+    }
+
+    fn visit(&mut self, name: &str, visit: &mut dyn FnMut(Values<'_>) -> Result<()>) -> Result<()> {
+        let i = self.store.position(name)?;
+        let mut is_aligned = false;
+        if let Some(stored) = float(self.dtypes[i]) {
+            self.store.scan(i, usize::MAX, |_, bytes| {
+                let values = convert::in_place(stored, bytes);
+                is_aligned = values.is_some();
+                values.map_or(Ok(()), &mut *visit)
+            })?;
+        }
+        if is_aligned {
+            return Ok(());
+        }
+        let dense = self.read(name, Purpose::LinearWeights, None)?;
+        visit(dense.values())
     }
 
     fn raw(&mut self, name: &str) -> Result<(Dtype, Vec<usize>, Vec<u8>)> {
         let i = self.store.position(name)?;
         let info = &self.store.list()[i];
         admit(Purpose::QuantizedWeights, info.bytes)?;
-        let bytes = self.store.bytes(i)?.to_vec();
-        self.store.release(i);
-        Ok((self.dtypes[i], info.shape.clone(), bytes))
-    }
-
-    fn digest(&mut self, name: &str) -> Result<[u8; 32]> {
-        self.store.digest(name)
+        Ok((self.dtypes[i], info.shape.clone(), self.store.copy(i)?))
     }
 
     fn dtype(&self) -> DType {

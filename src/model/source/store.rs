@@ -3,7 +3,8 @@
 use std::collections::HashMap;
 use std::ops::Range;
 
-use super::file::{Bytes, sha256};
+use super::digest::Digest;
+use super::file::Bytes;
 use super::{TensorInfo, nearest};
 use crate::error::{Error, Result};
 
@@ -66,30 +67,46 @@ impl Store {
         &self.files[self.places[i].0]
     }
 
-    /// The bytes of tensor `i`.
+    /// Hands the bytes of tensor `i` to `each`, `stretch` of them at a time: no more of the file is in memory at once. The first
+    /// time their digest is kept, later it is compared.
+    ///
+    /// # Errors
+    /// [`crate::error::Kind::State`] if they have changed; what `each` returns.
+    pub(crate) fn scan(
+        &mut self,
+        i: usize,
+        stretch: usize,
+        mut each: impl FnMut(usize, &[u8]) -> Result<()>,
+    ) -> Result<()> {
+        let (file, range) = (self.file(i), &self.places[i].1);
+        let bytes = file.checked(range.clone(), &self.list[i].name, self.digests.get(&i))?;
+        let mut digest = Digest::default();
+        let mut start = 0usize;
+        loop {
+            let end = bytes.len().min(start.saturating_add(stretch));
+            digest.update(&bytes[start..end]);
+            each(start, &bytes[start..end])?;
+            file.release(range.start + start..range.start + end);
+            start = end;
+            if start == bytes.len() {
+                break;
+            }
+        }
+        let digest = digest.finish();
+        if *self.digests.entry(i).or_insert(digest) != digest {
+            return Err(self.file(i).changed(&self.list[i].name));
+        }
+        Ok(())
+    }
+
+    /// All bytes of tensor `i`, as they stand.
     ///
     /// # Errors
     /// [`crate::error::Kind::State`] if they have changed.
-    pub(crate) fn bytes(&self, i: usize) -> Result<&[u8]> {
-        self.file(i).checked(self.places[i].1.clone(), &self.list[i].name, self.digests.get(&i))
-    }
-
-    /// Says that the bytes of tensor `i` are not needed soon.
-    pub(crate) fn release(&self, i: usize) {
-        self.file(i).release(self.places[i].1.clone());
-    }
-
-    /// SHA-256 of the bytes of a tensor.
-    ///
-    /// # Errors
-    /// [`crate::error::Kind::NotFound`]; [`crate::error::Kind::State`] if it is not what it was the first time.
-    pub(crate) fn digest(&mut self, name: &str) -> Result<[u8; 32]> {
-        let i = self.position(name)?;
-        let digest = sha256(self.bytes(i)?);
-        self.release(i);
-        if *self.digests.entry(i).or_insert(digest) != digest {
-            return Err(self.file(i).changed(name));
-        }
-        Ok(digest)
+    pub(crate) fn copy(&self, i: usize) -> Result<Vec<u8>> {
+        let (file, range) = (self.file(i), &self.places[i].1);
+        let bytes = file.checked(range.clone(), &self.list[i].name, self.digests.get(&i))?.to_vec();
+        file.release(range.clone());
+        Ok(bytes)
     }
 }

@@ -36,7 +36,6 @@ fn nothing_is_added_and_everything_comes_back() {
     assert_eq!(tokenizer.encode_with_special(text).unwrap(), ids);
     assert!(tokenizer.encode("").unwrap().is_empty());
     assert_eq!(tokenizer.encode("a<eos>").unwrap().last(), Some(&258));
-    assert_eq!(tokenizer.json(), JSON);
     assert_eq!(tokenizer.config(), &config());
 }
 

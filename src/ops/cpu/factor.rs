@@ -89,8 +89,14 @@ impl Factor<'_> {
         let start = (rows.start * stride + cols.start) / 2;
         let bytes = &values.codes().host()[start..((rows.end - 1) * stride + cols.end) / 2];
         let codes = Codes { data: bytes.as_ptr(), row_bytes: stride / 2, levels: values.kind().levels().as_ptr() };
-        let scale = |row: usize, block: usize| {
-            values.absmax().get((row * stride + cols.start + block * BLOCK) / values.block_size())
+        // The scales of a block of columns, row after row.
+        let scales_of = |block: usize, out: &mut [f32]| {
+            let (at, each) = (cols.start + block * BLOCK, values.block_size());
+            if stride.is_multiple_of(each) {
+                return values.absmax().gather((rows.start * stride + at) / each, stride / each, out);
+            }
+            let absmax = |row: usize| values.absmax().get((row * stride + at) / each);
+            rows.clone().zip(out).for_each(|(row, out)| *out = absmax(row));
         };
         let units = unit.count(if matches!(self, Factor::Transposed(_)) { cols.len() } else { rows.len() });
         assert!(units * width <= panel.data.len(), "the panel is too small");
@@ -98,9 +104,9 @@ impl Factor<'_> {
             Factor::Transposed(_) => {
                 assert!(rows.len() <= width && width.is_multiple_of(16));
                 let mut scales = cpu.pool.take(blocks * width)?;
-                scales.fill(0.0);
-                for (i, row) in rows.clone().enumerate() {
-                    (0..blocks).for_each(|block| scales[block * width + i] = scale(row, block));
+                for (block, scales) in scales.chunks_exact_mut(width).enumerate() {
+                    scales_of(block, &mut scales[..rows.len()]);
+                    scales[rows.len()..].fill(0.0);
                 }
                 let panel = pack::Panel { data: panel.data.as_mut_ptr(), width };
                 // SAFETY: `reads_codes` asked the level; codes, scales and panel have the sizes asserted above.
@@ -112,7 +118,7 @@ impl Factor<'_> {
             Factor::Natural(_) => {
                 assert!(blocks == 1 && width == BLOCK);
                 let mut scales = cpu.pool.take(rows.len())?;
-                rows.clone().zip(scales.iter_mut()).for_each(|(row, out)| *out = scale(row, 0));
+                scales_of(0, &mut scales);
                 // SAFETY: as above.
                 unsafe {
                     let bf16 = unit == Unit::Bf16;

@@ -4,11 +4,15 @@
 //! maximum, and the sum of the head's rows so weighted, which is the gradient of the logarithm of the sum (Dao et al. 2022 do it
 //! for attention). No more logits than one stretch of a block of rows ever stand in memory, and each is computed once.
 
+use std::ops::Range;
+use std::sync::{Mutex, PoisonError};
+
 use super::Cpu;
 use super::factor::{Factor, Matrix};
 use super::kernel::{Dense, Panel, Rows, Unit, copy_rows, multiply, padded};
 use super::pointwise::{self, exp_shifted, max, scale};
-use super::threads::{self, Shared};
+use super::scratch::Scratch;
+use super::threads;
 use crate::device::Activation;
 use crate::error::Result;
 use crate::ops::HeadGrads;
@@ -17,6 +21,8 @@ use crate::quant::Weight;
 /// Rows that pass over the vocabulary together, and the stretch of it that they look at: what they need fits the cache.
 const ROWS: usize = 192;
 const STRETCH: usize = 512;
+/// Pieces of work there are at least: blocks of rows, each over as many sections of the vocabulary as that takes.
+const PIECES: usize = 16;
 /// Columns of a panel.
 const WIDTH: usize = 64;
 /// How far a logit may rise above the maximum so far before what was summed is scaled down.
@@ -45,93 +51,123 @@ pub(super) fn loss(
     let stride = unit.count(width);
     let mut left = cpu.pool.take(rows.len() * stride)?;
     gather(unit, hidden, rows, width, &mut left);
-    let threads = threads::count();
-    let blocks = rows.len().div_ceil(ROWS).next_multiple_of(threads).min(rows.len().div_ceil(8));
-    let size = rows.len().div_ceil(blocks.max(1)).max(1);
-    let mut sums = vec![0.0; rows.len()];
-    let mut gradient = cpu.pool.take(if grads.is_some() { rows.len() * width } else { 0 })?;
-    {
-        let (nll, sums, gradient) = (Shared(nll.as_mut_ptr()), Shared(sums.as_mut_ptr()), Split::new(&mut gradient));
-        threads::try_each(rows.len().div_ceil(size), |i| {
-            let part = i * size..((i + 1) * size).min(rows.len());
-            let work = Block {
-                cpu,
-                unit,
-                weight,
-                left: Rows::of_units(&left[part.start * stride..part.end * stride], stride, stride),
-                targets: &targets[part.clone()],
-                factor: grads.as_ref().map(|grads| grads.scale),
-            };
-            // SAFETY: each part has rows of its own.
-            let (nll, sums, gradient) = unsafe {
-                (
-                    std::slice::from_raw_parts_mut(nll.get().add(part.start), part.len()),
-                    std::slice::from_raw_parts_mut(sums.get().add(part.start), part.len()),
-                    gradient.rows(part.clone(), width),
-                )
-            };
-            work.run(nll, sums, gradient)
-        })?;
+    // Neither the blocks nor the sections depend on the number of threads, so the sums do not either.
+    let blocks = rows.len().div_ceil(ROWS).max(1);
+    let size = rows.len().div_ceil(blocks).max(1);
+    let sections = PIECES.div_ceil(blocks).min(weight.rows().div_ceil(STRETCH));
+    let section = weight.rows().div_ceil(STRETCH).div_ceil(sections) * STRETCH;
+    let wanted = grads.is_some();
+    let mut pieces: Vec<(Range<usize>, Range<usize>)> = Vec::new();
+    for start in (0..rows.len()).step_by(size) {
+        let tokens = (0..weight.rows()).step_by(section).map(|t| t..(t + section).min(weight.rows()));
+        pieces.extend(tokens.map(|tokens| (start..(start + size).min(rows.len()), tokens)));
+    }
+    let found = Mutex::new(Vec::with_capacity(pieces.len()));
+    threads::try_each(pieces.len(), |i| {
+        let (part, tokens) = pieces[i].clone();
+        let left = Rows::of_units(&left[part.start * stride..part.end * stride], stride, stride);
+        let block = Block { cpu, unit, weight, left, targets: &targets[part], tokens, wanted };
+        let partial = block.run()?;
+        found.lock().unwrap_or_else(PoisonError::into_inner).push((i, partial));
+        Ok(())
+    })?;
+    let mut found = found.into_inner().unwrap_or_else(PoisonError::into_inner);
+    found.sort_unstable_by_key(|(i, _)| *i);
+    let mut log_sums = vec![0.0; rows.len()];
+    let mut found = found.into_iter().map(|(_, partial)| partial);
+    let each = pieces.iter().filter(|(part, _)| part.start == 0).count().max(1);
+    let mut merged = Vec::new();
+    for part in pieces.iter().map(|(part, _)| part).step_by(each) {
+        let partial = found.by_ref().take(each).reduce(|all, next| all.merge(&next, width));
+        let Some(partial) = partial else { break };
+        for (i, row) in part.clone().enumerate() {
+            log_sums[row] = partial.tops[i] + partial.sums[i].ln();
+            nll[row] = log_sums[row] - partial.wanted[i];
+        }
+        merged.push((part.clone(), partial));
     }
     let Some(grads) = grads else { return Ok(()) };
-    for (&row, gradient) in rows.iter().zip(gradient.chunks(width)) {
-        grads.dhidden.write(row * width, gradient);
+    let mut target_row = cpu.pool.take(width)?;
+    for (part, mut partial) in merged {
+        for (i, row) in part.enumerate() {
+            // d nll / d hidden = Σ softmax · head − head[target]
+            let gradient = &mut partial.gradient[i * width..(i + 1) * width];
+            scale(gradient, grads.scale / partial.sums[i]);
+            let target = targets[row] as usize;
+            weight.dequantize_rows(target..target + 1, &mut target_row);
+            scale(&mut target_row, -grads.scale);
+            pointwise::add(&target_row, gradient);
+            grads.dhidden.write(rows[row] * width, gradient);
+        }
     }
     match grads.dweight {
-        Some(dweight) => weight_gradient(cpu, unit, &left, targets, weight, &sums, grads.scale, dweight.host_mut()),
+        Some(dweight) => weight_gradient(cpu, unit, &left, targets, weight, &log_sums, grads.scale, dweight.host_mut()),
         None => Ok(()),
     }
 }
 
-/// Rows of a buffer that parts write, or nothing.
-struct Split {
-    data: Shared<f32>,
-    len: usize,
-}
-
-impl Split {
-    fn new(data: &mut [f32]) -> Self {
-        Self { data: Shared(data.as_mut_ptr()), len: data.len() }
-    }
-
-    /// # Safety
-    /// Nobody else uses these rows meanwhile.
-    #[allow(clippy::mut_from_ref)]
-    unsafe fn rows(&self, rows: std::ops::Range<usize>, width: usize) -> &mut [f32] {
-        if self.len == 0 {
-            return &mut [];
-        }
-        assert!(rows.end * width <= self.len);
-        // SAFETY: inside the buffer; alone by the caller's promise.
-        unsafe { std::slice::from_raw_parts_mut(self.data.get().add(rows.start * width), rows.len() * width) }
-    }
-}
-
-/// A block of rows on its way over the vocabulary.
+/// A block of rows on its way over a section of the vocabulary.
 struct Block<'a> {
     cpu: &'a Cpu,
     unit: Unit,
     weight: &'a Weight,
     left: Rows<'a>,
     targets: &'a [u32],
-    /// Factor of the gradient, if it is wanted.
-    factor: Option<f32>,
+    tokens: Range<usize>,
+    /// Whether the gradient is wanted.
+    wanted: bool,
 }
 
-impl Block<'_> {
-    /// Fills `nll`, the logarithms of the sums, and the gradient of the rows if it is wanted.
-    fn run(&self, nll: &mut [f32], log_sums: &mut [f32], gradient: &mut [f32]) -> Result<()> {
+/// What a block of rows found in a section.
+struct Partial<'a> {
+    /// A bound of the logits of each row, from which their exponentials were taken.
+    tops: Vec<f32>,
+    /// Sums of the exponentials.
+    sums: Vec<f32>,
+    /// Logits of the targets; of those elsewhere negative infinity.
+    wanted: Vec<f32>,
+    /// Head rows weighted by the exponentials, summed: `[rows, width]`.
+    gradient: Scratch<'a>,
+}
+
+impl Partial<'_> {
+    /// This section and the next as one.
+    fn merge(mut self, next: &Self, width: usize) -> Self {
+        for i in 0..self.tops.len() {
+            let top = if next.tops[i] > self.tops[i] || next.tops[i].is_nan() { next.tops[i] } else { self.tops[i] };
+            let (here, there) = ((self.tops[i] - top).exp(), (next.tops[i] - top).exp());
+            self.sums[i] = self.sums[i] * here + next.sums[i] * there;
+            self.tops[i] = top;
+            if next.wanted[i] != f32::NEG_INFINITY {
+                self.wanted[i] = next.wanted[i];
+            }
+            if !self.gradient.is_empty() {
+                let row = &mut self.gradient[i * width..(i + 1) * width];
+                scale(row, here);
+                pointwise::add_scaled(there, &next.gradient[i * width..(i + 1) * width], row);
+            }
+        }
+        self
+    }
+}
+
+impl<'a> Block<'a> {
+    fn run(&self) -> Result<Partial<'a>> {
         let (cpu, unit, count) = (self.cpu, self.unit, self.targets.len());
-        let (vocabulary, width) = (self.weight.rows(), self.weight.cols());
+        let width = self.weight.cols();
         let mut logits = cpu.pool.take(count * STRETCH)?;
         let mut panel = cpu.pool.take(self.left.units().max(unit.count(STRETCH)) * WIDTH)?;
         let mut packed = cpu.pool.take(if unit == Unit::Bf16 { count * unit.count(STRETCH) } else { 0 })?;
-        let (mut tops, mut sums) = (vec![f32::NEG_INFINITY; count], vec![0.0f32; count]);
+        let mut found = Partial {
+            tops: vec![f32::NEG_INFINITY; count],
+            sums: vec![0.0; count],
+            wanted: vec![f32::NEG_INFINITY; count],
+            gradient: cpu.pool.take(if self.wanted { count * width } else { 0 })?,
+        };
+        found.gradient.fill(0.0);
         let factor = Factor::Transposed(Matrix::Weight(self.weight));
-        let back = Factor::Natural(Matrix::Weight(self.weight));
-        gradient.fill(0.0);
-        for start in (0..vocabulary).step_by(STRETCH) {
-            let seen = STRETCH.min(vocabulary - start);
+        for start in self.tokens.clone().step_by(STRETCH) {
+            let seen = STRETCH.min(self.tokens.end - start);
             for column in (0..seen).step_by(WIDTH) {
                 let columns = start + column..start + (column + WIDTH).min(seen);
                 let wide = padded(cpu.level, columns.len(), WIDTH);
@@ -141,20 +177,20 @@ impl Block<'_> {
             for (i, row) in logits.chunks_exact_mut(STRETCH).enumerate() {
                 let target = (self.targets[i] as usize).wrapping_sub(start);
                 if target < seen {
-                    nll[i] = row[target];
+                    found.wanted[i] = row[target];
                 }
                 let here = max(&row[..seen]);
-                if here > tops[i] + SLACK || here.is_nan() {
-                    let shrink = (tops[i] - here).exp();
-                    sums[i] *= shrink;
-                    if self.factor.is_some() {
-                        scale(&mut gradient[i * width..(i + 1) * width], shrink);
+                if here > found.tops[i] + SLACK || here.is_nan() {
+                    let shrink = (found.tops[i] - here).exp();
+                    found.sums[i] *= shrink;
+                    if self.wanted {
+                        scale(&mut found.gradient[i * width..(i + 1) * width], shrink);
                     }
-                    tops[i] = here;
+                    found.tops[i] = here;
                 }
-                sums[i] += exp_shifted(&mut row[..seen], 1.0, tops[i]);
+                found.sums[i] += exp_shifted(&mut row[..seen], 1.0, found.tops[i]);
             }
-            if self.factor.is_none() {
+            if !self.wanted {
                 continue;
             }
             let units = unit.count(seen);
@@ -165,34 +201,34 @@ impl Block<'_> {
                     Rows::of_units(&packed, units, units)
                 }
             };
-            for column in (0..width).step_by(WIDTH) {
-                let columns = column..(column + WIDTH).min(width);
-                let wide = padded(cpu.level, columns.len(), WIDTH);
-                back.pack(cpu, unit, columns.clone(), start..start + seen, Panel { data: &mut panel, width: wide })?;
-                if wide == columns.len() {
-                    let out = &mut gradient[column..];
-                    multiply(cpu.level, unit, weights, count, &panel, wide, out, width, true);
-                } else {
-                    let mut part = cpu.pool.take(count * wide)?;
-                    multiply(cpu.level, unit, weights, count, &panel, wide, &mut part, wide, false);
-                    for (out, part) in gradient.chunks_exact_mut(width).zip(part.chunks_exact(wide)) {
-                        pointwise::add(part, &mut out[columns.clone()]);
-                    }
-                }
-            }
+            self.add_head_rows(weights, start..start + seen, &mut panel, &mut found.gradient)?;
         }
-        let mut target_row = cpu.pool.take(width)?;
-        for i in 0..count {
-            log_sums[i] = tops[i] + sums[i].ln();
-            nll[i] = log_sums[i] - nll[i];
-            if let Some(factor) = self.factor {
-                // d nll / d hidden = Σ softmax · head − head[target]
-                let row = &mut gradient[i * width..(i + 1) * width];
-                scale(row, factor / sums[i]);
-                let target = self.targets[i] as usize;
-                self.weight.dequantize_rows(target..target + 1, &mut target_row);
-                scale(&mut target_row, -factor);
-                pointwise::add(&target_row, row);
+        Ok(found)
+    }
+
+    /// `gradient += weights · head[tokens]`.
+    fn add_head_rows(
+        &self,
+        weights: Rows<'_>,
+        tokens: Range<usize>,
+        panel: &mut [f32],
+        gradient: &mut [f32],
+    ) -> Result<()> {
+        let (cpu, unit, count, width) = (self.cpu, self.unit, self.targets.len(), self.weight.cols());
+        let factor = Factor::Natural(Matrix::Weight(self.weight));
+        for column in (0..width).step_by(WIDTH) {
+            let columns = column..(column + WIDTH).min(width);
+            let wide = padded(cpu.level, columns.len(), WIDTH);
+            factor.pack(cpu, unit, columns.clone(), tokens.clone(), Panel { data: panel, width: wide })?;
+            if wide == columns.len() {
+                let out = &mut gradient[column..];
+                multiply(cpu.level, unit, weights, count, panel, wide, out, width, true);
+                continue;
+            }
+            let mut part = cpu.pool.take(count * wide)?;
+            multiply(cpu.level, unit, weights, count, panel, wide, &mut part, wide, false);
+            for (out, part) in gradient.chunks_exact_mut(width).zip(part.chunks_exact(wide)) {
+                pointwise::add(&part[..columns.len()], &mut out[columns.clone()]);
             }
         }
         Ok(())

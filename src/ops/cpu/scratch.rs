@@ -11,18 +11,20 @@ use crate::error::Result;
 pub(super) struct Pool(Mutex<Vec<Buffer<f32>>>);
 
 impl Pool {
-    /// At least `len` floats of any content; they go back to the pool when dropped.
+    /// `len` floats of any content; they go back to the pool when dropped.
+    ///
+    /// Buffers come in steps of a quarter of a power of two and are never given back for one of another size, so that after its
+    /// first layer a pass asks the system for nothing more.
     pub(super) fn take(&self, len: usize) -> Result<Scratch<'_>> {
+        let step = (len.next_power_of_two() / 8).max(1 << 10);
+        let size = len.next_multiple_of(step);
         let mut free = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let fitting = free.iter().enumerate().filter(|(_, b)| b.len() >= len).min_by_key(|(_, b)| b.len());
-        let buffer = match fitting.map(|(i, _)| i) {
+        let fitting = free.iter().enumerate().filter(|(_, b)| (size..=2 * size).contains(&b.len()));
+        let buffer = match fitting.min_by_key(|(_, b)| b.len()).map(|(i, _)| i) {
             Some(i) => free.swap_remove(i),
             None => {
-                // A larger one replaces the smallest, or the pool would keep one of every size ever asked for.
-                if let Some(i) = free.iter().enumerate().min_by_key(|(_, b)| b.len()).map(|(i, _)| i) {
-                    free.swap_remove(i);
-                }
-                Buffer::zeros(Purpose::Workspace, len)?
+                drop(free);
+                Buffer::zeros(Purpose::Workspace, size)?
             }
         };
         Ok(Scratch { pool: self, buffer: Some(buffer), len })

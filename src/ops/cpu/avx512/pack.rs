@@ -1,5 +1,7 @@
 //! Packing: dense numbers and 4-bit codes into panels, in the order [`super::multiply`] reads them.
 //!
+//! Intrinsics are not inlined into closures, which do not have their caller's instructions: there are none in what repeats.
+//!
 //! `UNITS_BF16` says what a unit is: two bf16 along the inner dimension, or one f32. `FROM_BF16` says what the source holds.
 
 use std::arch::x86_64::*;
@@ -295,6 +297,25 @@ unsafe fn expand_column<const UNITS_BF16: bool>(
     }
 }
 
+/// The 64 numbers of one block of codes.
+#[inline(always)]
+unsafe fn expand_block(bytes: *const u8, levels: __m512, scale: f32) -> [__m512; 4] {
+    // SAFETY: the caller promises 32 bytes.
+    unsafe {
+        let shifts = _mm512_setr_epi32(4, 0, 12, 8, 20, 16, 28, 24, 4, 0, 12, 8, 20, 16, 28, 24);
+        let spread = _mm512_setr_epi32(0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 1, 1, 1, 1);
+        let bytes = _mm512_castsi256_si512(_mm256_loadu_si256(bytes.cast()));
+        let scale = _mm512_set1_ps(scale);
+        let mut numbers = [_mm512_setzero_ps(); 4];
+        for (g, numbers) in numbers.iter_mut().enumerate() {
+            let index = _mm512_add_epi32(spread, _mm512_set1_epi32(2 * g as i32));
+            let lanes = _mm512_srlv_epi32(_mm512_permutexvar_epi32(index, bytes), shifts);
+            *numbers = _mm512_mul_ps(_mm512_permutexvar_ps(lanes, levels), scale);
+        }
+        numbers
+    }
+}
+
 /// Packs `inner` rows of one block of 64 codes each, so that the rows run down the panel, which is 64 wide. `scales` has the scale of
 /// each row's block.
 #[inline(always)]
@@ -303,30 +324,24 @@ unsafe fn codes_natural<const UNITS_BF16: bool>(codes: Codes, inner: usize, scal
     unsafe {
         let levels = _mm512_loadu_ps(codes.levels);
         let alternate = _mm512_loadu_si512(ALTERNATE.as_ptr().cast());
-        let shifts = _mm512_setr_epi32(4, 0, 12, 8, 20, 16, 28, 24, 4, 0, 12, 8, 20, 16, 28, 24);
-        let spread = _mm512_setr_epi32(0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 1, 1, 1, 1);
-        let numbers = |row: usize| -> [__m512; 4] {
-            let bytes = _mm256_loadu_si256(codes.data.add(row * codes.row_bytes).cast());
-            let (bytes, scale) = (_mm512_castsi256_si512(bytes), _mm512_set1_ps(*scales.add(row)));
-            std::array::from_fn(|g| {
-                let index = _mm512_add_epi32(spread, _mm512_set1_epi32(2 * g as i32));
-                let lanes = _mm512_srlv_epi32(_mm512_permutexvar_epi32(index, bytes), shifts);
-                _mm512_mul_ps(_mm512_permutexvar_ps(lanes, levels), scale)
-            })
-        };
         if UNITS_BF16 {
-            for unit in 0..inner.div_ceil(2) {
-                let first = numbers(2 * unit);
-                let second = if 2 * unit + 1 < inner { numbers(2 * unit + 1) } else { [_mm512_setzero_ps(); 4] };
+            for row in (0..inner).step_by(2) {
+                let bytes = codes.data.add(row * codes.row_bytes);
+                let first = expand_block(bytes, levels, *scales.add(row));
+                let mut second = [_mm512_setzero_ps(); 4];
+                if row + 1 < inner {
+                    second = expand_block(bytes.add(codes.row_bytes), levels, *scales.add(row + 1));
+                }
                 for g in 0..4 {
                     let both = std::mem::transmute::<__m512bh, __m512i>(_mm512_cvtne2ps_pbh(second[g], first[g]));
                     let zipped = _mm512_permutexvar_epi16(alternate, both);
-                    _mm512_storeu_si512(panel.add(64 * unit + 16 * g).cast(), zipped);
+                    _mm512_storeu_si512(panel.add(32 * row + 16 * g).cast(), zipped);
                 }
             }
         } else {
             for row in 0..inner {
-                for (g, numbers) in numbers(row).into_iter().enumerate() {
+                let numbers = expand_block(codes.data.add(row * codes.row_bytes), levels, *scales.add(row));
+                for (g, numbers) in numbers.into_iter().enumerate() {
                     _mm512_storeu_ps(panel.add(64 * row + 16 * g), numbers);
                 }
             }
