@@ -90,10 +90,6 @@ impl TensorSource for Synthetic {
         Err(Error::unsupported(format!("{name} is made, not stored")))
     }
 
-    fn digest(&mut self, _: &str) -> Result<[u8; 32]> {
-        Ok([0; 32])
-    }
-
     fn dtype(&self) -> DType {
         DType::Bf16
     }

@@ -86,6 +86,8 @@ pub(crate) struct Found {
     pub(crate) peak_bytes: Option<f64>,
     /// Seconds to the first step.
     pub(crate) start: Option<f64>,
+    /// The loss of the first step, before anything is learnt.
+    pub(crate) loss: Option<f64>,
 }
 
 enum Work {
@@ -202,6 +204,11 @@ fn compare(row: &Row, places: &Places) -> Vec<String> {
             Work::Head { .. } => peer::head(dtype, places),
         };
         theirs.extend(found.map(|found| (*dtype, found)));
+    }
+    // The same work has the same loss, but for how bf16 rounds and which way is taken through NF4.
+    let losses = ours.iter().zip(&theirs).filter_map(|(ours, (_, theirs))| ours.loss.zip(theirs.loss));
+    for (ours, theirs) in losses.filter(|(ours, theirs)| (ours - theirs).abs() > 0.01 * theirs) {
+        eprintln!("{}: not the same work: the first loss is {ours:.4} here and {theirs:.4} there", row.name);
     }
     line(row, &ours, &theirs)
 }

@@ -60,6 +60,7 @@ pub(crate) fn train(training: &Training, places: &Places) -> Option<Found> {
         rate: rate(work, &seconds, length.is_some()),
         share: result["peak_share"].as_f64(),
         peak_bytes: result["peak_memory_bytes"].as_f64(),
+        loss: result["losses"][0].as_f64(),
         start: written.and_then(|at| Some(at.duration_since(spawned).ok()?.as_secs_f64() - ends[0])),
     })
 }

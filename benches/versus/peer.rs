@@ -53,6 +53,7 @@ pub(crate) fn train(training: &Training, dtype: &str, places: &Places) -> Option
         rate: rate(work, &seconds, length.is_some()),
         share: None,
         peak_bytes: found["peak_bytes"].as_f64(),
+        loss: found["losses"][0].as_f64(),
         start: Some(found["begun"].as_f64()? - spawned),
     })
 }
