@@ -1,13 +1,13 @@
 //! Speed of each operation of the CPU backend, at the sizes of SmolLM2-135M and of a 4096 × 4096 layer.
 //!
 //! ```text
-//! cargo bench --bench ops                       # all, about three minutes
+//! cargo bench --bench ops                       # all, a minute and a half
 //! cargo bench --bench ops -- linears/forward    # those whose name has it
 //! LORALAB_CPU=f32 cargo bench --bench ops       # with other instructions than the best there are
 //! ```
 //!
 //! Gelem/s are thousand millions of operations a second, as the operation's formula needs them (a product of `[m, k]` and `[k, n]` is
-//! 2·m·n·k; what a kernel computes twice is not counted), so they can be set against the peak that is printed first. Operations that
+//! 2·m·n·k; what a kernel computes twice is not counted), to be set against the peak of the machine. Operations that
 //! only pass over memory are given in GB/s of what they read and write, generation and quantization in bytes of weights.
 
 mod support;

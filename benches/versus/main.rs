@@ -2,7 +2,7 @@
 //! bitsandbytes, for generation llama.cpp too.
 //!
 //! ```text
-//! cargo bench --bench versus                             # the whole table, a quarter of an hour
+//! cargo bench --bench versus                             # the whole table, about ten minutes
 //! cargo bench --bench versus -- --only "1 × 64"          # the rows whose name has it
 //! cargo bench --bench versus -- --model DIR --data DIR --python PATH --steps 8
 //! ```
