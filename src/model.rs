@@ -14,6 +14,7 @@ pub mod source;
 mod spec;
 pub mod tokenizer;
 mod weights;
+mod work;
 
 pub use arena::{Arena, Keep};
 pub use batch::{Batch, Use};
@@ -25,3 +26,4 @@ pub use source::{Opened, TensorSource};
 pub use spec::{Rope, SLOTS, Scaling, Slot, Spec};
 pub use tokenizer::Tokenizer;
 pub use weights::{LoadOptions, bytes, check, load, read_linear, unused};
+pub use work::{Trained, operations};

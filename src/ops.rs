@@ -25,7 +25,7 @@ pub use cpu::{Cpu, LEVELS, Level};
 pub use reference::Reference;
 pub use rng::{Rng, mix};
 
-use crate::device::{Activation, Buffer};
+use crate::device::{Activation, Buffer, DType};
 use crate::error::Result;
 use crate::quant::Weight;
 
@@ -299,6 +299,13 @@ pub trait Backend: Send + Sync {
         second: &mut Buffer<f32>,
         update: &AdamW,
     ) -> Result<()>;
+
+    /// Operations a second that the device makes at best, multiplying numbers of this type; a multiply-add is two. `None`
+    /// where nobody knows.
+    fn peak(&self, compute: DType) -> Option<f64> {
+        let _ = compute;
+        None
+    }
 
     /// Gives scratch memory back; the next operations allocate it again.
     fn release(&self) {}

@@ -25,7 +25,9 @@ impl<T: Element> Buffer<T> {
     pub fn zeros(purpose: Purpose, len: usize) -> Result<Self> {
         memory::admit(purpose, (len * size_of::<T>()) as u64)?;
         // Zeroed memory comes from the system untouched, so a large buffer costs nothing until it is used.
-        Ok(Self::counted(bytemuck::zeroed_vec(len), purpose))
+        let data = bytemuck::zeroed_vec(len);
+        memory::prefer_huge_pages(&data);
+        Ok(Self::counted(data, purpose))
     }
 
     /// A buffer that takes over `data`.

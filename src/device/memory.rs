@@ -262,6 +262,24 @@ pub fn tame_allocator() {
     }
 }
 
+/// Buffers from this size on are worth pages of 2 MB: the first use of each page costs a fault, and the processor remembers few
+/// addresses of pages.
+const HUGE: usize = 16 << 20;
+
+/// Asks the system for large pages where `data` lies, if it is large.
+pub(super) fn prefer_huge_pages<T>(data: &[T]) {
+    #[cfg(target_os = "linux")]
+    if size_of_val(data) >= HUGE {
+        let page = 4096;
+        let start = (data.as_ptr() as usize).next_multiple_of(page);
+        let len = (data.as_ptr() as usize + size_of_val(data) - start) / page * page;
+        // SAFETY: it is advice about whole pages of memory that belongs to `data`; their content does not change.
+        unsafe {
+            libc::madvise(start as *mut libc::c_void, len, libc::MADV_HUGEPAGE);
+        }
+    }
+}
+
 /// Bytes of all buffers.
 #[must_use]
 pub fn all_held() -> u64 {

@@ -14,6 +14,7 @@
 //! | `product` | whole products, shared out among threads |
 //! | `linear`, `attention`, `head`, `pointwise` | the operations |
 //! | `decode` | one or two rows at a time |
+//! | `peak` | what the processor can do at best |
 //! | `threads`, `scratch` | the pool of threads, and of memory |
 
 mod attention;
@@ -25,6 +26,7 @@ mod head;
 mod kernel;
 mod level;
 mod linear;
+mod peak;
 mod pointwise;
 mod portable;
 mod product;
@@ -39,9 +41,10 @@ use super::{
     AdamW, AttentionGrads, AttentionSaved, Backend, HeadGrads, Heads, Linear, LinearGrad, LoraGrads, RopeTable, Span,
     Turn,
 };
-use crate::device::{Activation, Buffer};
+use crate::device::{Activation, Buffer, DType};
 use crate::error::Result;
 use crate::quant::Weight;
+use kernel::Unit;
 use scratch::Pool;
 
 /// The CPU backend.
@@ -262,6 +265,11 @@ impl Backend for Cpu {
     ) -> Result<()> {
         pointwise::adamw(params.host_mut(), grads.host(), first.host_mut(), second.host_mut(), update);
         Ok(())
+    }
+
+    fn peak(&self, compute: DType) -> Option<f64> {
+        let unit = if compute == DType::Bf16 && self.level.has_bf16() { Unit::Bf16 } else { Unit::F32 };
+        Some(peak::measured(self.level, unit))
     }
 
     fn release(&self) {

@@ -5,7 +5,10 @@ use crate::device::{Buffer, Purpose};
 use crate::error::{Error, Kind, Result};
 use crate::event::Cancel;
 use crate::lora::Adapter;
-use crate::model::{Arena, BaseGradients, Batch, Decoder, Gradients, Keep, Parameter, Pass, Scored, Use, parameters};
+use crate::model::{
+    Arena, BaseGradients, Batch, Decoder, Gradients, Keep, Parameter, Pass, Scored, Trained, Use, operations,
+    parameters,
+};
 use crate::ops::{Backend, Rng};
 
 use super::optimizer::Optimizer;
@@ -69,6 +72,8 @@ pub struct StepReport {
     pub learning_rate: f64,
     /// Input tokens.
     pub tokens: usize,
+    /// Operations that the step needed; see [`operations`].
+    pub operations: f64,
 }
 
 /// A training run between two steps. It can be left and entered again at any step.
@@ -91,6 +96,7 @@ struct Unfinished {
     micro_batches: usize,
     nll: f64,
     tokens: usize,
+    operations: f64,
 }
 
 enum Grads {
@@ -184,13 +190,15 @@ impl Trainer {
         if let Some(rows) = micro.get(i) {
             let key = Rng::fork(self.settings.seed, &[self.step as u64, i as u64]).next_u64();
             let (nll, tokens) = self.micro_batch(subject, backend, cancel, rows, key, 1.0 / scored.max(1) as f32)?;
-            unfinished =
-                Unfinished { micro_batches: i + 1, nll: unfinished.nll + nll, tokens: unfinished.tokens + tokens };
+            unfinished.micro_batches += 1;
+            unfinished.nll += nll;
+            unfinished.tokens += tokens;
+            unfinished.operations += self.operations(subject, rows);
         }
         if unfinished.micro_batches < micro.len() {
             return Ok((unfinished, None));
         }
-        let report = self.update(subject, backend, unfinished.nll / scored.max(1) as f64, unfinished.tokens)?;
+        let report = self.update(subject, backend, unfinished.nll / scored.max(1) as f64, &unfinished)?;
         Ok((Unfinished::default(), Some(report)))
     }
 
@@ -200,11 +208,12 @@ impl Trainer {
         subject: &mut Subject<'_>,
         backend: &dyn Backend,
         loss: f64,
-        tokens: usize,
+        made: &Unfinished,
     ) -> Result<StepReport> {
         let grad_norm = self.gradient_norm(backend)?;
         let learning_rate = self.settings.learning_rate * self.settings.schedule.factor(self.step);
-        let report = StepReport { loss, grad_norm, learning_rate, tokens };
+        let (tokens, operations) = (made.tokens, made.operations);
+        let report = StepReport { loss, grad_norm, learning_rate, tokens, operations };
         if !loss.is_finite() || !grad_norm.is_finite() {
             return Err(diverged(self.step + 1, &report));
         }
@@ -268,6 +277,14 @@ impl Trainer {
             }
         };
         Ok((nll.iter().map(|x| f64::from(*x)).sum(), batch.rows()))
+    }
+
+    /// Operations that a micro-batch of these samples needs.
+    fn operations(&self, subject: &Subject<'_>, rows: &[usize]) -> f64 {
+        let trained = subject.adapter().map_or(Trained::Everything, Trained::Adapter);
+        let lengths: Vec<usize> = rows.iter().map(|&i| self.samples[i].ids.len()).collect();
+        let scored = rows.iter().map(|&i| self.samples[i].scored()).sum();
+        operations(subject.decoder(), trained, &lengths, scored)
     }
 
     fn gradients(&mut self) -> Vec<&mut Buffer<f32>> {

@@ -11,7 +11,7 @@ use crate::eval::Evaluation;
 use crate::event::{Cell, Event, RunEnded, Table, Task, loss_chart, units};
 use crate::render;
 use crate::session::{Session, Training};
-use crate::train::{Recorder, Run, StepReport};
+use crate::train::{Outcome, Recorder, Run, StepReport};
 
 /// Ends a training: keeps it, tells what came of it, and returns its result with what stopped it.
 ///
@@ -46,8 +46,9 @@ pub(crate) fn end(session: &mut Session, mut training: Training, task: Task<'_>)
     }
     training.save(session)?;
     let stopped = training.run.outcome.stopped.take();
-    let ended = ended(&training, stopped.as_ref());
-    let answer = answer(&training, peak, &ended);
+    let best = session.backend.peak(session.base()?.decoder.compute);
+    let ended = ended(&training, best, stopped.as_ref());
+    let answer = answer(&training, best, peak, &ended);
     let problem = keep(&mut training.run.recorder, &ended, &answer, task);
     let mut answer = answer;
     answer["problem"] = json!(problem);
@@ -157,7 +158,7 @@ fn signed(x: f64) -> String {
 }
 
 /// The sentence that says the result, and the chart.
-fn ended(training: &Training, stopped: Option<&Error>) -> RunEnded {
+fn ended(training: &Training, best: Option<f64>, stopped: Option<&Error>) -> RunEnded {
     let run = &training.run;
     let (outcome, step) = (&run.outcome, run.trainer.step);
     let made = units::plural(outcome.losses.len(), "step");
@@ -173,6 +174,13 @@ fn ended(training: &Training, stopped: Option<&Error>) -> RunEnded {
         Some(error) => sentence += &format!(", stopped: {}", error.message()),
         None if outcome.early => sentence += ", stopped early: the held-out loss fell no more",
         None => {}
+    }
+    if !outcome.losses.is_empty() {
+        let speed = outcome.tokens as f64 / outcome.trained.as_secs_f64();
+        sentence += &format!(", {} tokens/s", units::count(speed.round() as u64));
+        if let Some(best) = best {
+            sentence += &format!(" at {:.0} % of the processor's peak", 100.0 * operations_per_second(outcome) / best);
+        }
     }
     sentence += ".";
     let first = run.evaluations().next();
@@ -215,7 +223,12 @@ fn ended(training: &Training, stopped: Option<&Error>) -> RunEnded {
     }
 }
 
-fn answer(training: &Training, peak: u64, ended: &RunEnded) -> Value {
+/// Operations that the steps needed, by the seconds they took.
+fn operations_per_second(outcome: &Outcome) -> f64 {
+    outcome.losses.iter().map(|l| l.operations).sum::<f64>() / outcome.trained.as_secs_f64()
+}
+
+fn answer(training: &Training, best: Option<f64>, peak: u64, ended: &RunEnded) -> Value {
     let Run { outcome, recorder, trainer, .. } = &training.run;
     let each = |of: fn(&StepReport) -> f64| outcome.losses.iter().map(|l| json_number(of(l))).collect::<Vec<_>>();
     let mut answer = json!({
@@ -230,6 +243,7 @@ fn answer(training: &Training, peak: u64, ended: &RunEnded) -> Value {
         "learning_rates": each(|l| l.learning_rate),
         "eval_losses": outcome.evals.iter().map(|(step, e)| json!({"step": step, "loss": json_number(e.loss)})).collect::<Vec<_>>(),
         "tokens_per_second": json_number(outcome.tokens as f64 / outcome.trained.as_secs_f64()),
+        "peak_share": best.map_or(Value::Null, |best| json_number(operations_per_second(outcome) / best)),
         "peak_memory_bytes": peak,
         "seconds": outcome.worked.as_secs_f64(),
         "interrupted": ended.interrupted,

@@ -1,8 +1,7 @@
 //! Products of matrices: what is to be computed, shared out among the threads.
 //!
 //! A [`Job`] is one result: a sum of terms `rows · factor`, column by column of panels. Each thread packs the panels of its share
-//! (a 4-bit weight is expanded only there, into memory that stays in the cache) and lets all rows pass over them. The share of a
-//! thread is an equal part of all multiplications; where it ends within a panel, two threads pack that panel. The order of
+//! (a 4-bit weight is expanded only there, into memory that stays in the cache) and lets all rows pass over them. The order of
 //! additions of an element depends on nothing but the shapes, so the number of threads does not change a bit.
 
 use std::ops::Range;
@@ -98,30 +97,37 @@ pub(super) fn run(cpu: &Cpu, unit: Unit, jobs: Vec<Job<'_>>) -> Result<()> {
 
 /// Multiplications below which a second thread is not worth waking.
 const SMALL: usize = 1 << 18;
+/// Parts for each thread, where there are panels enough: another program may take a processor away at any time.
+const PARTS: usize = 3;
 
-/// Parts of about equal work for `threads` threads. A job is `(rows, cols, inner)`.
+/// Parts of the work, to be taken by `threads` threads as they get to it. A job is `(rows, cols, inner)`.
+///
+/// Most panels go whole, several together, to whoever is free next. The few at the end that do not come out even are cut by rows, so
+/// that all threads end together; each thread that takes some rows of a panel packs it for itself.
 fn share(jobs: &[(usize, usize, usize)], (width, block): (usize, usize), threads: usize) -> Vec<Vec<Piece>> {
-    // Work is counted in rows of a panel, weighted by what is summed.
-    let total: usize = jobs.iter().map(|(rows, cols, inner)| rows * cols.div_ceil(width) * inner).sum();
-    let threads = if total * width < SMALL { 1 } else { threads };
-    let mut parts = vec![Vec::new(); threads];
-    let mut done = 0;
-    for (job, &(rows, cols, inner)) in jobs.iter().enumerate() {
-        for panel in 0..cols.div_ceil(width) {
-            let mut start = 0;
-            while start < rows {
-                let part = if total == 0 { 0 } else { (done * threads / total).min(threads - 1) };
-                let room = ((part + 1) * total).div_ceil(threads).saturating_sub(done);
-                // A whole number of blocks, at least one; a few rows are not worth packing a panel twice.
-                let some = room.div_ceil(inner.max(1)).next_multiple_of(block).max(block);
-                let end = if rows - start < some + block { rows } else { start + some };
-                push(&mut parts[part], Piece { job, panels: panel..panel + 1, rows: start..end });
-                done += (end - start) * inner;
-                start = end;
-            }
-        }
+    let work: usize = jobs.iter().map(|(rows, cols, inner)| rows * cols * inner).sum();
+    let panels: Vec<(usize, usize)> = (jobs.iter().enumerate())
+        .flat_map(|(job, (_, cols, _))| (0..cols.div_ceil(width)).map(move |panel| (job, panel)))
+        .collect();
+    let whole = |(job, panel): &(usize, usize)| Piece { job: *job, panels: *panel..panel + 1, rows: 0..jobs[*job].0 };
+    if threads == 1 || work < SMALL {
+        let mut all = Vec::new();
+        panels.iter().for_each(|panel| push(&mut all, whole(panel)));
+        return vec![all];
     }
-    parts.retain(|part| !part.is_empty());
+    let (even, rest) = panels.split_at(panels.len() - panels.len() % threads);
+    let mut parts = Vec::new();
+    for some in even.chunks((even.len() / (PARTS * threads)).max(1)) {
+        let mut part = Vec::new();
+        some.iter().for_each(|panel| push(&mut part, whole(panel)));
+        parts.push(part);
+    }
+    for panel in rest {
+        let rows = jobs[panel.0].0;
+        let some = rows.div_ceil(threads.div_ceil(rest.len())).next_multiple_of(block).max(block);
+        let cut = (0..rows).step_by(some).map(|start| Piece { rows: start..(start + some).min(rows), ..whole(panel) });
+        parts.extend(cut.map(|piece| vec![piece]));
+    }
     parts
 }
 
@@ -350,9 +356,9 @@ mod tests {
             vec![(1024, 576, 576), (1024, 192, 576), (1024, 192, 576)],
             vec![(3, 64, 10)],
             vec![(7, 1000, 64), (500, 16, 64)],
-            // Of an adapter on no row: nothing is summed.
+            // An adapter on no row has products of no rows, and gradients that sum nothing.
             vec![(64, 576, 0)],
-            vec![(1024, 64, 576), (96, 576, 0)],
+            vec![(1024, 64, 576), (96, 576, 0), (0, 16, 576)],
         ] {
             for threads in 1..6 {
                 let parts = share(&jobs, (64, 48), threads);
@@ -380,7 +386,9 @@ mod tests {
     fn two_threads_get_halves_of_nine_panels() {
         let parts = share(&[(1024, 576, 576)], (64, 48), 2);
         let rows = |part: &[Piece]| part.iter().map(|p| p.panels.len() * p.rows.len()).sum::<usize>();
-        assert_eq!(parts.len(), 2);
-        assert!(rows(&parts[0]).abs_diff(rows(&parts[1])) <= 96, "{parts:?}");
+        assert_eq!(parts.iter().map(|part| rows(part)).sum::<usize>(), 9 * 1024);
+        assert_eq!(parts.iter().filter(|part| rows(part) == 1024).count(), 8);
+        let [.., a, b] = parts.as_slice() else { panic!("two halves at the end") };
+        assert!(rows(a).abs_diff(rows(b)) <= 48, "{parts:?}");
     }
 }
