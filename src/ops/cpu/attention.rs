@@ -36,8 +36,22 @@ struct Head<'a> {
 }
 
 impl<'a> Head<'a> {
+    fn from_row(self, row: usize) -> Self {
+        Self { data: self.data.from(row * self.stride), ..self }
+    }
+
     fn dense(&self, row: usize) -> Dense<'a> {
         Dense { data: self.data.from(row * self.stride), stride: self.stride }
+    }
+
+    /// `Σ` of the products of row `i` of both.
+    fn dot(&self, other: &Self, i: usize) -> f32 {
+        let (a, b) = (self.dense(i).data, other.dense(i).data);
+        match (a, b) {
+            (Slice::F32(a), Slice::F32(b)) => pointwise::dot_both(&a[..self.d], &b[..self.d]),
+            (Slice::Bf16(a), Slice::Bf16(b)) => pointwise::dot_both(&a[..self.d], &b[..self.d]),
+            _ => unreachable!("the activations of a pass have one type"),
+        }
     }
 }
 
@@ -116,7 +130,7 @@ impl<'a> Shape<'a> {
         multiply(self.cpu.level, self.unit, left, count, panel, self.wide(n), out, stride, add);
     }
 
-    /// `out += left · panels[block]`, all elements of a head wide.
+    /// `out = left · panels[block]`, or `out +=` where `add`, all elements of a head wide.
     fn multiply_natural(
         &self,
         left: Rows<'_>,
@@ -149,8 +163,7 @@ pub(super) fn forward(
     lse: Option<&mut [f32]>,
 ) -> Result<()> {
     check_order(spans);
-    let few = |span: &&Span| lse.is_none() && span.q.len() <= super::decode::FEW;
-    if spans.iter().all(|span| few(&span)) {
+    if lse.is_none() && spans.iter().all(|span| span.q.len() <= super::decode::FEW) {
         return spans.iter().try_for_each(|span| match (q, k, v, &mut *out) {
             (Activation::F32(q), Activation::F32(k), Activation::F32(v), Activation::F32(out)) => {
                 super::decode::attention(cpu, heads, span, [q.host(), k.host(), v.host()], out.host_mut())
@@ -245,12 +258,6 @@ fn forward_item(
         }
     }
     Ok(())
-}
-
-impl Head<'_> {
-    fn from_row(self, row: usize) -> Self {
-        Self { data: self.data.from(row * self.stride), ..self }
-    }
 }
 
 /// An activation that several threads write, each its own rows of its own heads.
@@ -411,16 +418,4 @@ fn backward_item(
         unsafe { dq.write((start + i) * qw + h * d, &row[..d], 1.0) };
     }
     Ok(())
-}
-
-impl Head<'_> {
-    /// `Σ` of the products of row `i` of both.
-    fn dot(&self, other: &Self, i: usize) -> f32 {
-        let (a, b) = (self.dense(i).data, other.dense(i).data);
-        match (a, b) {
-            (Slice::F32(a), Slice::F32(b)) => pointwise::dot_both(&a[..self.d], &b[..self.d]),
-            (Slice::Bf16(a), Slice::Bf16(b)) => pointwise::dot_both(&a[..self.d], &b[..self.d]),
-            _ => unreachable!("the activations of a pass have one type"),
-        }
-    }
 }

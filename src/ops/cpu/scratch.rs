@@ -20,13 +20,17 @@ impl Pool {
         let size = len.next_multiple_of(step);
         let mut free = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let fitting = free.iter().enumerate().filter(|(_, b)| (size..=2 * size).contains(&b.len()));
-        let buffer = match fitting.min_by_key(|(_, b)| b.len()).map(|(i, _)| i) {
+        let mut buffer = match fitting.min_by_key(|(_, b)| b.len()).map(|(i, _)| i) {
             Some(i) => free.swap_remove(i),
             None => {
                 drop(free);
                 Buffer::zeros(Purpose::Workspace, size)?
             }
         };
+        if cfg!(test) {
+            // What is read before it was written shows.
+            buffer.host_mut().fill(f32::NAN);
+        }
         Ok(Scratch { pool: self, buffer: Some(buffer), len })
     }
 

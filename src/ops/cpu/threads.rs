@@ -18,6 +18,8 @@ use crate::error::Result;
 
 /// How long a worker watches for work before it sleeps.
 const WATCH: Duration = Duration::from_micros(200);
+/// How often the caller looks for the last workers to end before it lets others have its processor.
+const LOOKS: usize = 1000;
 
 /// Threads that work, the caller among them: as many as rayon has, so that one variable (`RAYON_NUM_THREADS`) sets both.
 pub(super) fn count() -> usize {
@@ -31,7 +33,7 @@ pub(super) fn each(parts: usize, work: impl Fn(usize) + Sync) {
     }
     static POOL: OnceLock<&'static Pool> = OnceLock::new();
     let pool = POOL.get_or_init(|| Pool::start(count() - 1));
-    // Two callers at a time are rare (tests, two sessions): the second works alone.
+    // Two callers at a time are rare (tests, two sessions): the second works alone, as does a part that has parts itself.
     match pool.caller.try_lock() {
         Ok(_caller) => pool.run(parts, &work),
         Err(std::sync::TryLockError::Poisoned(poisoned)) => {
@@ -181,8 +183,15 @@ impl Pool {
         }
         self.take_parts(Job { work, parts });
         let inside = (self.gate.fetch_or(CLOSED, Ordering::AcqRel) % EPOCH) / INSIDE;
+        let mut looked = 0;
         while self.left.load(Ordering::Acquire) < inside {
-            std::hint::spin_loop();
+            // Who is still inside may be waiting for the processor that this thread looks on with.
+            if looked < LOOKS {
+                std::hint::spin_loop()
+            } else {
+                std::thread::yield_now()
+            }
+            looked += 1;
         }
         let panic = self.panic.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(panic) = panic {
@@ -287,6 +296,37 @@ mod tests {
     }
 
     #[test]
+    fn parts_may_have_parts() {
+        let sum = AtomicUsize::new(0);
+        each(6, |i| {
+            each(5, |j| {
+                sum.fetch_add(10 * i + j, Ordering::Relaxed);
+            });
+        });
+        assert_eq!(sum.into_inner(), 10 * 15 * 5 + 10 * 6);
+    }
+
+    #[test]
+    fn no_part_runs_twice_where_one_panics() {
+        for round in 0..200 {
+            let ran: Vec<AtomicUsize> = (0..20).map(|_| AtomicUsize::new(0)).collect();
+            let result = catch_unwind(AssertUnwindSafe(|| {
+                each(20, |i| {
+                    ran[i].fetch_add(1, Ordering::Relaxed);
+                    // Quietly: no message of a panic is printed.
+                    if i == round % 20 {
+                        resume_unwind(Box::new(i));
+                    }
+                });
+            }));
+            let count = |n| ran.iter().filter(|ran| ran.load(Ordering::Relaxed) == n).count();
+            assert_eq!(count(0) + count(1), 20);
+            // Who panicked takes no more parts; where it was alone the rest is left.
+            assert!(result.is_err() && ran[..=round % 20].iter().all(|ran| ran.load(Ordering::Relaxed) == 1));
+        }
+    }
+
+    #[test]
     fn callers_from_many_threads_do_not_disturb_each_other() {
         std::thread::scope(|scope| {
             for _ in 0..4 {
@@ -297,6 +337,12 @@ mod tests {
                             sum.fetch_add(i, Ordering::Relaxed);
                         });
                         assert_eq!(sum.into_inner(), 45);
+                    }
+                });
+                scope.spawn(|| {
+                    for _ in 0..50 {
+                        let failed = catch_unwind(|| each(3, |_| resume_unwind(Box::new("a part that fails"))));
+                        assert!(failed.is_err());
                     }
                 });
             }
