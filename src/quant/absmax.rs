@@ -77,11 +77,10 @@ impl Absmax {
                 out.iter_mut().enumerate().for_each(|(i, out)| *out = values[first + i * step]);
             }
             Absmax::Double { codes, nested, offset } => {
-                let (codes, nested) = (codes.host(), nested.host());
-                for (i, out) in out.iter_mut().enumerate() {
-                    let block = first + i * step;
-                    let level = DYNAMIC_LEVELS[usize::from(codes[block])];
-                    *out = level * nested[block / NESTED_BLOCK_SIZE] + offset;
+                let (codes, nested) = (codes.host()[first..].iter().step_by(step), nested.host());
+                for ((i, code), out) in codes.enumerate().zip(out) {
+                    let nested = nested[(first + i * step) / NESTED_BLOCK_SIZE];
+                    *out = DYNAMIC_LEVELS[usize::from(*code)] * nested + offset;
                 }
             }
         }

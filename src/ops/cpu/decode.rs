@@ -3,11 +3,14 @@
 
 use std::ops::Range;
 
+use half::bf16;
+
 use super::Cpu;
 use super::factor::reads_codes;
 use super::kernel::{Dense, Unit, copy_rows};
 use super::level::Level;
 use super::pointwise::{self, Number, dot};
+use super::scratch::Scratch;
 use super::threads::{self, SharedSlice};
 use crate::device::Activation;
 use crate::error::Result;
@@ -19,11 +22,49 @@ pub(super) const FEW: usize = 2;
 /// Numbers of a weight that are worth a part of their own.
 const PART: usize = 32 << 10;
 
+/// The vector of a product, and the same in the order in which codes are read.
+struct Vector<'a> {
+    x: &'a [f32],
+    #[cfg_attr(not(target_arch = "x86_64"), allow(dead_code))]
+    ordered: Ordered<'a>,
+}
+
+enum Ordered<'a> {
+    #[cfg_attr(not(target_arch = "x86_64"), allow(dead_code))]
+    F32(Scratch<'a>),
+    #[cfg_attr(not(target_arch = "x86_64"), allow(dead_code))]
+    Bf16(Vec<bf16>),
+    Not,
+}
+
+impl<'a> Vector<'a> {
+    fn new(cpu: &'a Cpu, unit: Unit, x: &'a [f32]) -> Result<Self> {
+        #[cfg(target_arch = "x86_64")]
+        if cpu.level != Level::Portable {
+            use super::avx512::matvec::{by_bytes, by_words};
+            let ordered = match unit {
+                Unit::F32 => {
+                    let mut ordered = cpu.pool.take(x.len())?;
+                    by_bytes(x, &mut ordered);
+                    Ordered::F32(ordered)
+                }
+                Unit::Bf16 => {
+                    let (mut narrow, mut ordered) = (vec![bf16::ZERO; x.len()], vec![bf16::ZERO; x.len()]);
+                    pointwise::narrow(x, &mut narrow);
+                    by_words(&narrow, &mut ordered);
+                    Ordered::Bf16(ordered)
+                }
+            };
+            return Ok(Self { x, ordered });
+        }
+        let _ = (cpu, unit);
+        Ok(Self { x, ordered: Ordered::Not })
+    }
+}
+
 /// `out = W·x` for several weights on one vector.
-pub(super) fn products(cpu: &Cpu, x: &[f32], group: &mut [(&Weight, &mut [f32])]) -> Result<()> {
-    let mut by_bytes = cpu.pool.take(x.len())?;
-    #[cfg(target_arch = "x86_64")]
-    super::avx512::matvec::by_bytes(x, &mut by_bytes);
+pub(super) fn products(cpu: &Cpu, unit: Unit, x: &[f32], group: &mut [(&Weight, &mut [f32])]) -> Result<()> {
+    let vector = Vector::new(cpu, unit, x)?;
     let mut parts: Vec<(usize, Range<usize>)> = Vec::new();
     for (i, (weight, out)) in group.iter().enumerate() {
         assert!(weight.cols() == x.len() && weight.rows() <= out.len(), "sizes of a product differ");
@@ -36,18 +77,19 @@ pub(super) fn products(cpu: &Cpu, x: &[f32], group: &mut [(&Weight, &mut [f32])]
         let (weight, out) = &group[*i];
         // SAFETY: these rows belong to this part alone.
         let out = unsafe { out.part(rows.clone()) };
-        rows_product(cpu.level, weight, rows.clone(), x, &by_bytes, out);
+        rows_product(cpu.level, weight, rows.clone(), &vector, out);
     });
     Ok(())
 }
 
-/// Some rows of a weight times `x`; `by_bytes` is `x` in the order in which codes are read.
-fn rows_product(level: Level, weight: &Weight, rows: Range<usize>, x: &[f32], by_bytes: &[f32], out: &mut [f32]) {
+/// Some rows of a weight times a vector.
+fn rows_product(level: Level, weight: &Weight, rows: Range<usize>, vector: &Vector<'_>, out: &mut [f32]) {
+    let x = vector.x;
     #[cfg(target_arch = "x86_64")]
     if level != Level::Portable {
         match weight.storage() {
             Storage::FourBit(codes) if reads_codes(level, x.len(), codes, &(0..x.len())) => {
-                return codes_rows(codes, rows, by_bytes, out);
+                return codes_rows(codes, rows, vector, out);
             }
             Storage::Dense(quant::Dense::Bf16(data)) if x.len().is_multiple_of(16) => {
                 for (row, out) in rows.zip(out) {
@@ -64,18 +106,29 @@ fn rows_product(level: Level, weight: &Weight, rows: Range<usize>, x: &[f32], by
 }
 
 #[cfg(target_arch = "x86_64")]
-fn codes_rows(values: &FourBit, rows: Range<usize>, x: &[f32], out: &mut [f32]) {
+fn codes_rows(values: &FourBit, rows: Range<usize>, vector: &Vector<'_>, out: &mut [f32]) {
     use super::avx512::{matvec, pack};
-    let (n, blocks, each) = (x.len(), x.len() / 64, values.block_size());
+    let n = vector.x.len();
+    let (blocks, each) = (n / 64, values.block_size());
     let bytes = &values.codes().host()[rows.start * n / 2..rows.end * n / 2];
     let codes = pack::Codes { data: bytes.as_ptr(), row_bytes: n / 2, levels: values.kind().levels().as_ptr() };
     let mut scales = vec![0.0f32; blocks];
     for ((i, row), out) in rows.enumerate().zip(out) {
-        for (block, scale) in scales.iter_mut().enumerate() {
-            *scale = values.absmax().get((row * n + 64 * block) / each);
+        if each == 64 {
+            values.absmax().gather(row * blocks, 1, &mut scales);
+        } else {
+            let absmax = |block: usize| values.absmax().get((row * n + 64 * block) / each);
+            scales.iter_mut().enumerate().for_each(|(block, scale)| *scale = absmax(block));
         }
-        // SAFETY: `reads_codes` asked the level; codes, scales and x are as long as a row.
-        *out = unsafe { matvec::codes_row(codes, i, blocks, scales.as_ptr(), x.as_ptr()) };
+        // SAFETY: `reads_codes` asked the level, a vector is bf16 only where it has that; codes, scales and vector are as long as a
+        // row.
+        *out = unsafe {
+            match &vector.ordered {
+                Ordered::Bf16(x) => matvec::codes_row_bf16(codes, i, blocks, scales.as_ptr(), x.as_ptr()),
+                Ordered::F32(x) => matvec::codes_row(codes, i, blocks, scales.as_ptr(), x.as_ptr()),
+                Ordered::Not => unreachable!("codes are read only with AVX-512"),
+            }
+        };
     }
 }
 
@@ -94,7 +147,7 @@ pub(super) fn linears(cpu: &Cpu, x: &Activation, rows: usize, group: &mut [Linea
             products_of.push((linear.weight, here));
             rest = behind;
         }
-        products(cpu, &input, &mut products_of)?;
+        products(cpu, Unit::of(cpu.level, x), &input, &mut products_of)?;
         for (linear, (_, sum)) in group.iter_mut().zip(products_of) {
             for lora in linear.lora.iter().filter(|lora| lora.rows.contains(&row)) {
                 add_lora(cpu, lora, row, &input, sum)?;
@@ -107,7 +160,10 @@ pub(super) fn linears(cpu: &Cpu, x: &Activation, rows: usize, group: &mut [Linea
                 let residual = residual.to_f32();
                 pointwise::add(&residual[row * n..(row + 1) * n], sum);
             }
-            linear.out.write(row * n, sum);
+            match linear.out {
+                Activation::F32(out) => out.host_mut()[row * n..(row + 1) * n].copy_from_slice(sum),
+                Activation::Bf16(out) => pointwise::narrow(sum, &mut out.host_mut()[row * n..(row + 1) * n]),
+            }
         }
     }
     Ok(())
@@ -137,24 +193,27 @@ pub(super) fn attention<T: Number>(
 ) -> Result<()> {
     let (d, qw, kw) = (heads.head_dim, heads.q_width(), heads.kv_width());
     let group = heads.heads / heads.kv_heads;
-    let mut scores = cpu.pool.take(span.kv.len())?;
-    let mut query = cpu.pool.take(d)?;
-    let mut sum = cpu.pool.take(d)?;
-    for (i, row) in span.q.clone().enumerate() {
-        let seen = span.kv.len() - (span.q.len() - 1 - i);
-        for h in 0..heads.heads {
-            let at = row * qw + h * d;
-            query.iter_mut().zip(&q[at..at + d]).for_each(|(x, q)| *x = heads.scale * q.widen());
-            let lie = |j: usize| (span.kv.start + j) * kw + h / group * d;
-            let scores = &mut scores[..seen];
-            scores.iter_mut().enumerate().for_each(|(j, s)| *s = pointwise::dot_wide(&query, &k[lie(j)..lie(j) + d]));
-            let top = pointwise::max(scores);
-            let total = pointwise::exp_shifted(scores, 1.0, top);
-            sum.fill(0.0);
-            for (j, weight) in scores.iter().enumerate() {
-                pointwise::add_scaled(*weight, &v[lie(j)..lie(j) + d], &mut sum);
-            }
-            pointwise::scale_into(&sum, 1.0 / total, None, &mut out[at..at + d]);
+    let out = SharedSlice::new(out);
+    let head = |i: usize, h: usize| -> Result<()> {
+        let (mut scores, mut space) = (cpu.pool.take(span.kv.len())?, cpu.pool.take(2 * d)?);
+        let (query, sum) = space.split_at_mut(d);
+        let scores = &mut scores[..span.kv.len() - (span.q.len() - 1 - i)];
+        let at = (span.q.start + i) * qw + h * d;
+        query.iter_mut().zip(&q[at..at + d]).for_each(|(x, q)| *x = heads.scale * q.widen());
+        let first = span.kv.start * kw + h / group * d;
+        pointwise::dots(query, &k[first..], kw, scores);
+        let top = pointwise::max(scores);
+        let total = pointwise::exp_shifted(scores, 1.0, top);
+        pointwise::weighted_sum(scores, &v[first..], kw, sum);
+        // SAFETY: this row of this head belongs to this call alone.
+        pointwise::scale_into(sum, 1.0 / total, None, unsafe { out.part(at..at + d) });
+        Ok(())
+    };
+    for i in 0..span.q.len() {
+        if span.kv.len() * qw < PART {
+            (0..heads.heads).try_for_each(|h| head(i, h))?;
+        } else {
+            threads::try_each(heads.heads, |h| head(i, h))?;
         }
     }
     Ok(())

@@ -319,7 +319,7 @@ pub(super) fn logits(cpu: &Cpu, hidden: &Activation, rows: &[usize], weight: &We
         let mut x = cpu.pool.take(rows.len() * width)?;
         gather(Unit::F32, hidden, rows, width, &mut x);
         for (x, out) in x.chunks_exact(width).zip(out.chunks_exact_mut(weight.rows())) {
-            super::decode::products(cpu, x, &mut [(weight, out)])?;
+            super::decode::products(cpu, unit, x, &mut [(weight, out)])?;
         }
         return Ok(());
     }

@@ -188,17 +188,31 @@ vectorized! {
 }
 
 vectorized! {
-    /// `Σ x·y`.
-    fn dot_wide<T>(x: &[f32], y: &[T]) -> f32 {
-        let mut lanes = [0.0; LANES];
-        let (xs, ys) = (x.chunks_exact(LANES), y.chunks_exact(LANES));
-        let rest: f32 = xs.remainder().iter().zip(ys.remainder()).map(|(x, y)| x * y.widen()).sum();
-        for (x, y) in xs.zip(ys) {
-            for i in 0..LANES {
-                lanes[i] += x[i] * y[i].widen();
+    /// The products of `x` with rows of `y`, `stride` elements apart, one for each element of `out`.
+    fn dots<T>(x: &[f32], y: &[T], stride: usize, out: &mut [f32]) {
+        for (row, out) in out.iter_mut().enumerate() {
+            let y = &y[row * stride..row * stride + x.len()];
+            let mut lanes = [0.0; LANES];
+            let (xs, ys) = (x.chunks_exact(LANES), y.chunks_exact(LANES));
+            let rest: f32 = xs.remainder().iter().zip(ys.remainder()).map(|(x, y)| x * y.widen()).sum();
+            for (x, y) in xs.zip(ys) {
+                for i in 0..LANES {
+                    lanes[i] += x[i] * y[i].widen();
+                }
             }
+            *out = lanes_sum(lanes) + rest;
         }
-        lanes_sum(lanes) + rest
+    }
+}
+
+vectorized! {
+    /// `out = Σ weight · row` over rows of `y`, `stride` elements apart.
+    fn weighted_sum<T>(weights: &[f32], y: &[T], stride: usize, out: &mut [f32]) {
+        out.fill(0.0);
+        for (row, weight) in weights.iter().enumerate() {
+            let y = &y[row * stride..row * stride + out.len()];
+            out.iter_mut().zip(y).for_each(|(out, y)| *out += weight * y.widen());
+        }
     }
 }
 

@@ -247,8 +247,9 @@ impl Pool {
                 }
             }
             sleeper.asleep.store(true, Ordering::SeqCst);
-            // Looked at once more, or work published just before would not wake us.
-            while open().is_none() {
+            // Looked at once more, or work published just before would not wake us. Once awake we watch again: by now the
+            // caller may have done that work alone, but more will follow.
+            if open().is_none() {
                 std::thread::park();
             }
             sleeper.asleep.store(false, Ordering::SeqCst);
