@@ -36,7 +36,7 @@ struct Head<'a> {
 }
 
 impl<'a> Head<'a> {
-    fn from_row(self, row: usize) -> Self {
+    fn rows_from(self, row: usize) -> Self {
         Self { data: self.data.from(row * self.stride), ..self }
     }
 
@@ -117,6 +117,7 @@ impl<'a> Shape<'a> {
         Rows::of_units(space, stride, stride)
     }
 
+    #[allow(clippy::too_many_arguments)]
     fn multiply(
         &self,
         left: Rows<'_>,
@@ -208,8 +209,8 @@ fn forward_item(
     let earlier = span.kv.len() - span.q.len();
     let most = earlier + queries.end;
     let at = |x| shape.head(x, kv_head, kw);
-    let keys = shape.transposed(at(k).from_row(span.kv.start), most)?;
-    let values = shape.natural(at(v).from_row(span.kv.start), most)?;
+    let keys = shape.transposed(at(k).rows_from(span.kv.start), most)?;
+    let values = shape.natural(at(v).rows_from(span.kv.start), most)?;
     let stride = most.next_multiple_of(BLOCK);
     let mut scores = cpu.pool.take(BLOCK * stride)?;
     let mut weights = cpu.pool.take(if *unit == Unit::Bf16 { BLOCK * unit.count(stride) } else { 0 })?;
@@ -217,7 +218,7 @@ fn forward_item(
     let mut sum = cpu.pool.take(BLOCK * shape.stride())?;
     let mut totals = [0.0; BLOCK];
     for h in kv_head * group..(kv_head + 1) * group {
-        let head = shape.head(q, h, qw).from_row(span.q.start);
+        let head = shape.head(q, h, qw).rows_from(span.q.start);
         for start in queries.clone().step_by(BLOCK) {
             let rows = start..(start + BLOCK).min(queries.end);
             let (m, seen) = (rows.len(), earlier + rows.end);
@@ -361,7 +362,7 @@ fn backward_item(
     let Shape { cpu, unit, heads } = shape;
     let (d, qw, kw, stride) = (heads.head_dim, heads.q_width(), heads.kv_width(), shape.stride());
     let (n, start, kv_head) = (span.q.len(), span.q.start, h / (heads.heads / heads.kv_heads));
-    let head = |x, h, width| shape.head(x, h, width).from_row(start);
+    let head = |x, h, width| shape.head(x, h, width).rows_from(start);
     let (q, dout, out) = (head(saved.q, h, qw), head(dout, h, qw), head(saved.out, h, qw));
     let (k, v) = (head(saved.k, kv_head, kw), head(saved.v, kv_head, kw));
     let (q_across, dout_across) = (shape.transposed(q, n)?, shape.transposed(dout, n)?);

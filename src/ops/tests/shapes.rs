@@ -105,12 +105,14 @@ impl Layers {
                     let start = rng.below(rows + 1);
                     start..between(rng, start, rows)
                 };
-                // One to three stretches, or all; some are empty.
+                // Up to three stretches, of which some are empty, or all rows.
                 let mut stretches: Vec<_> = (0..3).map(&mut some_rows).collect();
                 stretches.truncate(rng.below(4));
-                let rows = if stretches.is_empty() { vec![0..rows] } else { stretches };
-                let dropout = (rng.below(3) == 0).then(|| Dropout { p: 0.3, key: slot as u64 });
-                sites.push(Site { layer, slot, rank, a, b, rows, dropout });
+                if stretches.is_empty() {
+                    stretches.push(0..rows);
+                }
+                let dropout = (rng.below(3) == 0).then_some(Dropout { p: 0.3, key: slot as u64 });
+                sites.push(Site { layer, slot, rank, a, b, rows: stretches, dropout });
             }
         }
         Self {

@@ -80,7 +80,7 @@ macro_rules! tiles {
     ($bf16:literal, $task:expr, $vectors:literal, $($height:literal)*) => {{
         let mut row = 0;
         $(
-            while row + $height <= $task.count {
+            while $task.count - row >= $height {
                 // SAFETY: as `tile` asks; these rows exist.
                 unsafe { tile::<$bf16, $height, $vectors>($task, row) };
                 row += $height;
