@@ -2,6 +2,7 @@
 
 mod again;
 mod chat;
+mod compute;
 mod golden;
 mod interrupt;
 mod language;
