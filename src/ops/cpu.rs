@@ -45,12 +45,14 @@ use crate::device::{Activation, Buffer, DType};
 use crate::error::Result;
 use crate::quant::Weight;
 use kernel::Unit;
+use peak::Peaks;
 use scratch::Pool;
 
 /// The CPU backend.
 pub struct Cpu {
     level: Level,
     pool: Pool,
+    peaks: Peaks,
 }
 
 impl Cpu {
@@ -65,7 +67,7 @@ impl Cpu {
     #[must_use]
     pub fn with_level(level: Level) -> Self {
         assert!(level <= Level::best(), "this processor has no {}", level.name());
-        Self { level, pool: Pool::default() }
+        Self { level, pool: Pool::default(), peaks: Peaks::default() }
     }
 
     /// The instructions it uses.
@@ -269,7 +271,7 @@ impl Backend for Cpu {
 
     fn peak(&self, compute: DType) -> Option<f64> {
         let unit = if compute == DType::Bf16 && self.level.has_bf16() { Unit::Bf16 } else { Unit::F32 };
-        Some(peak::measured(self.level, unit))
+        Some(self.peaks.of(self.level, unit))
     }
 
     fn release(&self) {

@@ -7,9 +7,7 @@
 use std::ops::Range;
 
 use super::Cpu;
-use super::kernel::{
-    Dense, Panel, Rows, Slice, Unit, copy_rows, multiply, pack_natural, pack_transposed, padded, turn,
-};
+use super::kernel::{Dense, Lie, Panel, Rows, Slice, Unit, copy_rows, multiply, pack, padded, turn};
 use super::pointwise::{self, exp_shifted, max};
 use super::scratch::Scratch;
 use super::threads::{self, SharedSlice};
@@ -48,8 +46,8 @@ impl<'a> Head<'a> {
     fn dot(&self, other: &Self, i: usize) -> f32 {
         let (a, b) = (self.dense(i).data, other.dense(i).data);
         match (a, b) {
-            (Slice::F32(a), Slice::F32(b)) => pointwise::dot_both(&a[..self.d], &b[..self.d]),
-            (Slice::Bf16(a), Slice::Bf16(b)) => pointwise::dot_both(&a[..self.d], &b[..self.d]),
+            (Slice::F32(a), Slice::F32(b)) => pointwise::dot(&a[..self.d], &b[..self.d]),
+            (Slice::Bf16(a), Slice::Bf16(b)) => pointwise::dot(&a[..self.d], &b[..self.d]),
             _ => unreachable!("the activations of a pass have one type"),
         }
     }
@@ -87,7 +85,7 @@ impl<'a> Shape<'a> {
         let mut data = self.cpu.pool.take(n.div_ceil(BLOCK) * each)?;
         for (rows, panel) in blocks(n).zip(data.chunks_exact_mut(each)) {
             let panel = Panel { data: panel, width: self.wide(rows.len()) };
-            pack_transposed(self.cpu.level, self.unit, head.dense(rows.start), rows.len(), head.d, panel);
+            pack(self.cpu.level, self.unit, Lie::Transposed, head.dense(rows.start), rows.len(), head.d, panel);
         }
         Ok(Panels { data, each })
     }
@@ -100,7 +98,7 @@ impl<'a> Shape<'a> {
             for (rows, panel) in blocks(n).zip(data.chunks_exact_mut(each)) {
                 let from = Dense { data: head.dense(rows.start).data.from(columns.start), stride: head.stride };
                 let panel = Panel { data: panel, width: self.wide(columns.len()) };
-                pack_natural(self.cpu.level, self.unit, from, columns.len(), rows.len(), panel);
+                pack(self.cpu.level, self.unit, Lie::Natural, from, columns.len(), rows.len(), panel);
             }
             Ok(Panels { data, each })
         };

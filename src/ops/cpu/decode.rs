@@ -171,12 +171,16 @@ pub(super) fn linears(cpu: &Cpu, x: &Activation, rows: usize, group: &mut [Linea
 
 fn add_lora(cpu: &Cpu, lora: &LoraUse<'_>, row: usize, x: &[f32], sum: &mut [f32]) -> Result<()> {
     let (k, r, params) = (x.len(), lora.rank, lora.params.host());
-    let mut masked = cpu.pool.take(k)?;
-    masked.copy_from_slice(x);
-    if let Some(dropout) = &lora.dropout {
-        dropout.apply((row - lora.rows.start) * k.next_multiple_of(4), &mut masked);
-    }
-    let down: Vec<f32> = (0..r).map(|i| lora.scale * dot(&params[lora.a + i * k..][..k], &masked)).collect();
+    let mut masked = cpu.pool.take(if lora.dropout.is_some() { k } else { 0 })?;
+    let x = match &lora.dropout {
+        None => x,
+        Some(dropout) => {
+            masked.copy_from_slice(x);
+            dropout.apply((row - lora.rows.start) * k.next_multiple_of(4), &mut masked);
+            &masked
+        }
+    };
+    let down: Vec<f32> = (0..r).map(|i| lora.scale * dot(&params[lora.a + i * k..][..k], x)).collect();
     for (sum, b) in sum.iter_mut().zip(params[lora.b..].chunks_exact(r)) {
         *sum += dot(b, &down);
     }

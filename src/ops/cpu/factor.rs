@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use super::Cpu;
-use super::kernel::{Dense, Panel, Unit, pack_natural, pack_transposed};
+use super::kernel::{Dense, Lie, Panel, Unit, pack};
 use super::level::Level;
 use crate::error::Result;
 use crate::quant::{self, FourBit, Storage, Weight};
@@ -42,9 +42,9 @@ impl Factor<'_> {
             Factor::Natural(_) => (inner.clone(), outer.clone()),
         };
         let (Factor::Transposed(matrix) | Factor::Natural(matrix)) = self;
-        let pack = |dense: Dense<'_>, panel: Panel<'_>| match self {
-            Factor::Transposed(_) => pack_transposed(cpu.level, unit, dense, outer.len(), inner.len(), panel),
-            Factor::Natural(_) => pack_natural(cpu.level, unit, dense, outer.len(), inner.len(), panel),
+        let pack = |dense: Dense<'_>, panel: Panel<'_>| {
+            let lie = if matches!(self, Factor::Transposed(_)) { Lie::Transposed } else { Lie::Natural };
+            pack(cpu.level, unit, lie, dense, outer.len(), inner.len(), panel);
         };
         let at = |stride| rows.start * stride + cols.start;
         match matrix {

@@ -277,56 +277,47 @@ impl Panel<'_> {
     }
 }
 
-/// Packs `[outer, inner]` so that `inner` runs down the panel.
-pub(super) fn pack_transposed(
-    level: Level,
-    unit: Unit,
-    from: Dense<'_>,
-    outer: usize,
-    inner: usize,
-    mut panel: Panel<'_>,
-) {
-    from.check(outer, inner);
-    panel.check(level, unit, outer, inner);
-    #[cfg(target_arch = "x86_64")]
-    if level != Level::Portable {
-        let (bf16, dense) = from.raw();
-        // SAFETY: the level says that the instructions exist; the lengths were checked.
-        return unsafe {
-            super::avx512::pack::pack_transposed(bf16, unit == Unit::Bf16, dense, outer, inner, panel.raw())
-        };
-    }
-    let width = panel.width;
-    for k in 0..inner {
-        let row = &mut panel.data[k * width..(k + 1) * width];
-        (0..outer).for_each(|j| row[j] = from.get(j, k));
-        row[outer..].fill(0.0);
-    }
+/// How a matrix lies that is packed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Lie {
+    /// `[outer, inner]`: its rows become columns of the panel.
+    Transposed,
+    /// `[inner, outer]`.
+    Natural,
 }
 
-/// Packs `[inner, outer]` so that `inner` runs down the panel.
-pub(super) fn pack_natural(
+/// Packs a matrix so that `inner` runs down the panel and `outer` across.
+pub(super) fn pack(
     level: Level,
     unit: Unit,
+    lie: Lie,
     from: Dense<'_>,
     outer: usize,
     inner: usize,
     mut panel: Panel<'_>,
 ) {
-    from.check(inner, outer);
+    match lie {
+        Lie::Transposed => from.check(outer, inner),
+        Lie::Natural => from.check(inner, outer),
+    }
     panel.check(level, unit, outer, inner);
     #[cfg(target_arch = "x86_64")]
     if level != Level::Portable {
-        let (bf16, dense) = from.raw();
-        // SAFETY: as above.
+        use super::avx512::pack::{pack_natural, pack_transposed};
+        let ((from_bf16, dense), units_bf16) = (from.raw(), unit == Unit::Bf16);
+        // SAFETY: the level says that the instructions exist; the lengths were checked.
         return unsafe {
-            super::avx512::pack::pack_natural(bf16, unit == Unit::Bf16, dense, outer, inner, panel.raw())
+            match lie {
+                Lie::Transposed => pack_transposed(from_bf16, units_bf16, dense, outer, inner, panel.raw()),
+                Lie::Natural => pack_natural(from_bf16, units_bf16, dense, outer, inner, panel.raw()),
+            }
         };
     }
-    let width = panel.width;
-    for k in 0..inner {
-        let row = &mut panel.data[k * width..(k + 1) * width];
-        (0..outer).for_each(|j| row[j] = from.get(k, j));
+    for (k, row) in panel.data.chunks_exact_mut(panel.width.max(1)).take(inner).enumerate() {
+        match lie {
+            Lie::Transposed => (0..outer).for_each(|j| row[j] = from.get(j, k)),
+            Lie::Natural => (0..outer).for_each(|j| row[j] = from.get(k, j)),
+        }
         row[outer..].fill(0.0);
     }
 }

@@ -233,7 +233,9 @@ pub(super) fn backward(
         let sink = Sink::Store { out: Out::from(dx), stride: k, factor: 1.0, bias: None };
         run(cpu, unit, vec![Job { terms, rows, cols: k, sink }])?;
     }
-    lora_grads(cpu, unit, x, k, group, &loras, &back, grads)?;
+    for chosen in rounds(&loras, grads) {
+        lora_grads(cpu, unit, x, k, group, &loras, &chosen, &back, grads)?;
+    }
     base_grads(cpu, unit, x, rows, k, group)
 }
 
@@ -272,7 +274,21 @@ fn turned<'a>(cpu: &'a Cpu, unit: Unit, smalls: &[&Small<'_>], rows: usize) -> R
     Ok(out)
 }
 
-/// Adds `dA = ddownᵀ·dropout(x)` and `dB = dyᵀ·down` of every adapter that is trained.
+/// The adapters that are trained, by index, in rounds in which none comes twice: one that is used on several stretches of rows has
+/// each of them added by itself.
+fn rounds(loras: &[(usize, &LoraUse<'_>)], grads: &LoraGrads<'_>) -> Vec<Vec<usize>> {
+    let mut rounds: Vec<Vec<usize>> = Vec::new();
+    for (i, (_, lora)) in loras.iter().enumerate().filter(|(_, (_, lora))| grads[lora.slot].is_some()) {
+        let same = |other: &usize| (loras[*other].1.slot, loras[*other].1.a) == (lora.slot, lora.a);
+        match rounds.iter_mut().find(|round| !round.iter().any(same)) {
+            Some(round) => round.push(i),
+            None => rounds.push(vec![i]),
+        }
+    }
+    rounds
+}
+
+/// Adds `dA = ddownᵀ·dropout(x)` and `dB = dyᵀ·down` of the chosen adapters, each of them once.
 #[allow(clippy::too_many_arguments)]
 fn lora_grads(
     cpu: &Cpu,
@@ -281,34 +297,7 @@ fn lora_grads(
     k: usize,
     group: &[LinearGrad<'_>],
     loras: &[(usize, &LoraUse<'_>)],
-    back: &[Small<'_>],
-    grads: &mut LoraGrads<'_>,
-) -> Result<()> {
-    let mut rest: Vec<usize> = (0..loras.len()).filter(|i| grads[loras[*i].1.slot].is_some()).collect();
-    // An adapter that is used on several stretches of rows has each of them added by itself.
-    while !rest.is_empty() {
-        let mut taken: Vec<(usize, usize)> = Vec::new();
-        let (now, later) = rest.into_iter().partition(|i| {
-            let lora = loras[*i].1;
-            let new = !taken.contains(&(lora.slot, lora.a));
-            taken.push((lora.slot, lora.a));
-            new
-        });
-        rest = later;
-        lora_grads_of(cpu, unit, x, k, group, loras, now, back, grads)?;
-    }
-    Ok(())
-}
-
-#[allow(clippy::too_many_arguments)]
-fn lora_grads_of(
-    cpu: &Cpu,
-    unit: Unit,
-    x: &Activation,
-    k: usize,
-    group: &[LinearGrad<'_>],
-    loras: &[(usize, &LoraUse<'_>)],
-    chosen: Vec<usize>,
+    chosen: &[usize],
     back: &[Small<'_>],
     grads: &mut LoraGrads<'_>,
 ) -> Result<()> {
@@ -337,7 +326,7 @@ fn lora_grads_of(
             turned(cpu, unit, &smalls, of(&chosen[bundle[0]]).rows.len())
         })
         .collect::<Result<_>>()?;
-    let downs: Vec<_> = (down.iter().zip(&chosen))
+    let downs: Vec<_> = (down.iter().zip(chosen))
         .map(|(down, i)| turned(cpu, unit, &[down], of(i).rows.len()))
         .collect::<Result<_>>()?;
     let mut parts = parts(grads, &chosen_loras, group, k);

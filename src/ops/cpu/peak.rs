@@ -17,11 +17,16 @@ const WIDTH: usize = 64;
 const WORK: usize = 256 << 20;
 const ROUNDS: usize = 5;
 
-/// Operations a second of all threads: the kernel of products on what lies in the first-level cache, where nothing keeps it from
-/// the peak of the multipliers. It is measured once, in about 50 ms.
-pub(super) fn measured(level: Level, unit: Unit) -> f64 {
-    static PEAKS: [OnceLock<f64>; 2] = [OnceLock::new(), OnceLock::new()];
-    *PEAKS[usize::from(unit == Unit::Bf16)].get_or_init(|| (0..ROUNDS).map(|_| round(level, unit)).fold(0.0, f64::max))
+/// What a level can do, by [`Unit`], measured when it is first asked for.
+#[derive(Default)]
+pub(super) struct Peaks([OnceLock<f64>; 2]);
+
+impl Peaks {
+    /// Operations a second of all threads: the kernel of products on what lies in the first-level cache, where nothing keeps it
+    /// from the peak of the multipliers.
+    pub(super) fn of(&self, level: Level, unit: Unit) -> f64 {
+        *self.0[unit as usize].get_or_init(|| (0..ROUNDS).map(|_| round(level, unit)).fold(0.0, f64::max))
+    }
 }
 
 fn round(level: Level, unit: Unit) -> f64 {

@@ -112,18 +112,24 @@ vectorized! {
     }
 }
 
+/// `Σ x·y`, for functions that are compiled for several widths themselves.
+#[inline(always)]
+fn lanes_dot<T: Number, U: Number>(x: &[T], y: &[U]) -> f32 {
+    let mut lanes = [0.0; LANES];
+    let (xs, ys) = (x.chunks_exact(LANES), y.chunks_exact(LANES));
+    let rest: f32 = xs.remainder().iter().zip(ys.remainder()).map(|(x, y)| x.widen() * y.widen()).sum();
+    for (x, y) in xs.zip(ys) {
+        for i in 0..LANES {
+            lanes[i] += x[i].widen() * y[i].widen();
+        }
+    }
+    lanes_sum(lanes) + rest
+}
+
 vectorized! {
     /// `Σ x·y`.
-    fn dot(x: &[f32], y: &[f32]) -> f32 {
-        let mut lanes = [0.0; LANES];
-        let (xs, ys) = (x.chunks_exact(LANES), y.chunks_exact(LANES));
-        let rest: f32 = xs.remainder().iter().zip(ys.remainder()).map(|(x, y)| x * y).sum();
-        for (x, y) in xs.zip(ys) {
-            for i in 0..LANES {
-                lanes[i] += x[i] * y[i];
-            }
-        }
-        lanes_sum(lanes) + rest
+    fn dot<T>(x: &[T], y: &[T]) -> f32 {
+        lanes_dot(x, y)
     }
 }
 
@@ -191,16 +197,7 @@ vectorized! {
     /// The products of `x` with rows of `y`, `stride` elements apart, one for each element of `out`.
     fn dots<T>(x: &[f32], y: &[T], stride: usize, out: &mut [f32]) {
         for (row, out) in out.iter_mut().enumerate() {
-            let y = &y[row * stride..row * stride + x.len()];
-            let mut lanes = [0.0; LANES];
-            let (xs, ys) = (x.chunks_exact(LANES), y.chunks_exact(LANES));
-            let rest: f32 = xs.remainder().iter().zip(ys.remainder()).map(|(x, y)| x * y.widen()).sum();
-            for (x, y) in xs.zip(ys) {
-                for i in 0..LANES {
-                    lanes[i] += x[i] * y[i].widen();
-                }
-            }
-            *out = lanes_sum(lanes) + rest;
+            *out = lanes_dot(x, &y[row * stride..row * stride + x.len()]);
         }
     }
 }
@@ -217,21 +214,6 @@ vectorized! {
 }
 
 vectorized! {
-    /// `Σ x·y`.
-    fn dot_both<T>(x: &[T], y: &[T]) -> f32 {
-        let mut lanes = [0.0; LANES];
-        let (xs, ys) = (x.chunks_exact(LANES), y.chunks_exact(LANES));
-        let rest: f32 = xs.remainder().iter().zip(ys.remainder()).map(|(x, y)| x.widen() * y.widen()).sum();
-        for (x, y) in xs.zip(ys) {
-            for i in 0..LANES {
-                lanes[i] += x[i].widen() * y[i].widen();
-            }
-        }
-        lanes_sum(lanes) + rest
-    }
-}
-
-vectorized! {
     /// `y += factor · x`.
     fn add_scaled<T>(factor: f32, x: &[T], y: &mut [f32]) {
         y.iter_mut().zip(x).for_each(|(y, x)| *y += factor * x.widen());
@@ -240,7 +222,7 @@ vectorized! {
 
 #[inline(always)]
 fn inverse_rms(x: &[f32], eps: f32) -> f32 {
-    1.0 / (dot(x, x) / x.len() as f32 + eps).sqrt()
+    1.0 / (lanes_dot(x, x) / x.len() as f32 + eps).sqrt()
 }
 
 vectorized! {
