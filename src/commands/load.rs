@@ -190,11 +190,12 @@ fn describe(base: &Base, seconds: f64, task: Task<'_>) {
         format!("{} heads over {} of keys", spec.heads, spec.kv_heads)
     };
     task.emit(Event::Text(format!(
-        "{}: {} parameters, {} in memory as {}, loaded in {}",
+        "{}: {} parameters, {} in memory as {}, computed in {}, loaded in {}",
         base.opened.name,
         units::short(spec.parameters()),
         units::bytes(base.bytes()),
         base.type_name(),
+        base.decoder.compute,
         units::seconds(seconds)
     )));
     task.emit(Event::Text(format!(
