@@ -6,9 +6,11 @@
 mod activation;
 mod buffer;
 mod dtype;
+mod level;
 pub mod memory;
 
 pub use activation::Activation;
 pub use buffer::{Buffer, Element};
 pub use dtype::DType;
+pub use level::Level;
 pub use memory::{Purpose, admit};

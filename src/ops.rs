@@ -21,7 +21,7 @@ mod tests;
 
 use std::ops::Range;
 
-pub use cpu::{Cpu, LEVELS, Level};
+pub use cpu::Cpu;
 pub use reference::Reference;
 pub use rng::{Rng, mix};
 

@@ -19,7 +19,7 @@ pub enum Level {
 }
 
 /// Every level, the plainest first.
-pub const LEVELS: [Level; 3] = [Level::Portable, Level::Avx512, Level::Avx512Bf16];
+const LEVELS: [Level; 3] = [Level::Portable, Level::Avx512, Level::Avx512Bf16];
 
 impl Level {
     /// Its name, as the variable takes it.
@@ -61,14 +61,23 @@ impl Level {
     /// # Errors
     /// A name that is none, or a level that the processor does not have.
     pub fn chosen() -> Result<Self> {
-        static CHOSEN: OnceLock<Result<Level, String>> = OnceLock::new();
-        let choose = || match std::env::var(VARIABLE) {
-            Ok(name) if !name.is_empty() => Self::parse(&name),
-            _ => Ok(Self::best()),
-        };
-        CHOSEN.get_or_init(choose).clone().map_err(|message| {
+        Self::wanted().clone().map_err(|message| {
             let names: Vec<_> = Self::available().map(Self::name).collect();
             Error::usage(message).hint(format!("this processor has {}; unset it for the best", names.join(", ")))
+        })
+    }
+
+    /// The level in use; the best where [`Level::chosen`] has an error, which is told where a model is loaded.
+    #[must_use]
+    pub fn in_use() -> Self {
+        *Self::wanted().as_ref().unwrap_or(&Self::best())
+    }
+
+    fn wanted() -> &'static Result<Self, String> {
+        static WANTED: OnceLock<Result<Level, String>> = OnceLock::new();
+        WANTED.get_or_init(|| match std::env::var(VARIABLE) {
+            Ok(name) if !name.is_empty() => Self::parse(&name),
+            _ => Ok(Self::best()),
         })
     }
 

@@ -6,11 +6,10 @@ use std::collections::HashSet;
 use super::decoder::{Decoder, Layer, LinearWeight};
 use super::source::TensorSource;
 use super::spec::{SLOTS, Spec};
-use crate::device::{Buffer, Purpose, memory};
+use crate::device::{Buffer, Level, Purpose, memory};
 use crate::error::{Error, Result};
 use crate::event::{Task, Unit};
 use crate::lora::LinearInfo;
-use crate::ops::Level;
 use crate::quant::bnb::{self, RawTensor};
 use crate::quant::{DType, Dense, QuantSpec, Weight};
 

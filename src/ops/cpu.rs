@@ -6,7 +6,6 @@
 //!
 //! | file | job |
 //! |---|---|
-//! | `level` | which instructions there are, and `LORALAB_CPU` |
 //! | `avx512/` | the kernels with intrinsics |
 //! | `portable` | the product where there are none |
 //! | `kernel` | both behind safe functions |
@@ -24,7 +23,6 @@ mod decode;
 mod factor;
 mod head;
 mod kernel;
-mod level;
 mod linear;
 mod peak;
 mod pointwise;
@@ -35,13 +33,11 @@ mod threads;
 
 use std::ops::Range;
 
-pub use level::{LEVELS, Level};
-
 use super::{
     AdamW, AttentionGrads, AttentionSaved, Backend, HeadGrads, Heads, Linear, LinearGrad, LoraGrads, RopeTable, Span,
     Turn,
 };
-use crate::device::{Activation, Buffer, DType};
+use crate::device::{Activation, Buffer, DType, Level};
 use crate::error::Result;
 use crate::quant::Weight;
 use kernel::Unit;
@@ -60,7 +56,7 @@ impl Cpu {
     /// is loaded ([`Level::chosen`]).
     #[must_use]
     pub fn new() -> Self {
-        Self::with_level(Level::chosen().unwrap_or(Level::best()))
+        Self::with_level(Level::in_use())
     }
 
     /// With the instructions of `level`, which the processor must have.

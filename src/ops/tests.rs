@@ -3,7 +3,7 @@
 use candle_core::{D, Device, Tensor, Var};
 
 use super::*;
-use crate::device::{DType, Purpose};
+use crate::device::{DType, Level, Purpose};
 use crate::quant::{Dense, QuantSpec, QuantType, Weight};
 
 mod bf16;
@@ -532,4 +532,17 @@ fn sums_do_not_depend_on_their_length_being_even() {
         let sums: Vec<f64> = backends().iter().map(|b| b.sum_of_squares(&x).unwrap()).collect();
         assert!(sums.iter().all(|sum| (sum / sums[0] - 1.0).abs() < 1e-12), "{sums:?}");
     }
+}
+
+#[test]
+fn the_peak_is_that_of_the_level_and_the_type() {
+    for level in Level::available() {
+        let cpu = Cpu::with_level(level);
+        let [wide, narrow] =
+            [DType::F32, DType::Bf16].map(|dtype| cpu.peak(dtype).expect("a processor knows its peak"));
+        assert!(wide.is_finite() && wide > 0.0, "{}: {wide}", level.name());
+        // Without products of bf16 it is computed in f32.
+        assert!(level.has_bf16() || wide == narrow, "{}: {narrow} and {wide}", level.name());
+    }
+    assert_eq!(Reference.peak(DType::F32), None);
 }

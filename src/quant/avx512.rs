@@ -2,11 +2,11 @@
 
 use std::arch::x86_64::*;
 use std::ops::Range;
-use std::sync::OnceLock;
 
 use super::codebook::{DYNAMIC_BOUNDS, FP4_BOUNDS, FP4_ORDER, NF4_BOUNDS, NF4_ORDER};
 use super::four_bit::reciprocal;
 use super::{FourBit, FourBitKind, NESTED_BLOCK_SIZE, Values, blocks};
+use crate::device::Level;
 
 #[cfg(test)]
 mod tests;
@@ -15,21 +15,16 @@ mod tests;
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Avx512(());
 
-/// AVX-512, where the processor has it and `LORALAB_CPU` does not say `portable`.
+/// AVX-512, where it is in use.
 pub(super) fn avx512() -> Option<Avx512> {
-    static FOUND: OnceLock<Option<Avx512>> = OnceLock::new();
-    let is_wanted = || std::env::var_os("LORALAB_CPU").is_none_or(|cpu| cpu != "portable");
-    *FOUND.get_or_init(|| Avx512::detect().filter(|_| is_wanted()))
+    (Level::in_use() >= Level::Avx512).then_some(Avx512(()))
 }
 
 impl Avx512 {
     /// AVX-512, where the processor has it.
+    #[cfg(test)]
     pub(super) fn detect() -> Option<Self> {
-        let found = is_x86_feature_detected!("avx512f")
-            && is_x86_feature_detected!("avx512bw")
-            && is_x86_feature_detected!("avx512vl")
-            && is_x86_feature_detected!("avx512dq");
-        found.then_some(Self(()))
+        (Level::best() >= Level::Avx512).then_some(Self(()))
     }
 
     /// Packs whole blocks and writes the absmax of each.

@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use super::Cpu;
 use super::kernel::{Dense, Lie, Panel, Unit, pack};
-use super::level::Level;
+use crate::device::Level;
 use crate::error::Result;
 use crate::quant::{self, FourBit, Storage, Weight};
 

@@ -4,8 +4,8 @@ use std::ops::Range;
 
 use half::bf16;
 
-use super::level::Level;
 use crate::device::Activation;
+use crate::device::Level;
 
 /// What the inner dimension of a product is counted in: 32 bits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

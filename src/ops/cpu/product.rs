@@ -11,10 +11,10 @@ use half::bf16;
 use super::Cpu;
 use super::factor::Factor;
 use super::kernel::{Panel, Rows, Unit, multiply, padded};
-use super::level::Level;
 use super::pointwise;
 use super::threads::{self, SharedSlice};
 use crate::device::Activation;
+use crate::device::Level;
 use crate::error::Result;
 use crate::ops::Dropout;
 
