@@ -25,34 +25,6 @@ struct Shape<'a> {
     heads: Heads,
 }
 
-/// Rows of one head, `[rows, head_dim]` in a wider buffer.
-#[derive(Clone, Copy)]
-struct Head<'a> {
-    data: Slice<'a>,
-    stride: usize,
-    d: usize,
-}
-
-impl<'a> Head<'a> {
-    fn rows_from(self, row: usize) -> Self {
-        Self { data: self.data.from(row * self.stride), ..self }
-    }
-
-    fn dense(&self, row: usize) -> Dense<'a> {
-        Dense { data: self.data.from(row * self.stride), stride: self.stride }
-    }
-
-    /// `Σ` of the products of row `i` of both.
-    fn dot(&self, other: &Self, i: usize) -> f32 {
-        let (a, b) = (self.dense(i).data, other.dense(i).data);
-        match (a, b) {
-            (Slice::F32(a), Slice::F32(b)) => pointwise::dot(&a[..self.d], &b[..self.d]),
-            (Slice::Bf16(a), Slice::Bf16(b)) => pointwise::dot(&a[..self.d], &b[..self.d]),
-            _ => unreachable!("the activations of a pass have one type"),
-        }
-    }
-}
-
 /// Panels of one head, block after block.
 struct Panels<'a> {
     data: Scratch<'a>,
@@ -70,8 +42,19 @@ fn blocks(n: usize) -> impl Iterator<Item = Range<usize>> {
 }
 
 impl<'a> Shape<'a> {
-    fn head(&self, x: &'a Activation, h: usize, width: usize) -> Head<'a> {
-        Head { data: Slice::of(x).from(h * self.heads.head_dim), stride: width, d: self.heads.head_dim }
+    /// Rows of head `h` in rows of `width` elements.
+    fn head(&self, x: &'a Activation, h: usize, width: usize) -> Dense<'a> {
+        Dense::new(x, h * self.heads.head_dim, width)
+    }
+
+    /// `Σ` of the products of row `i` of two heads.
+    fn dot(&self, a: Dense<'_>, b: Dense<'_>, i: usize) -> f32 {
+        let d = self.heads.head_dim;
+        match (a.rows_from(i).data, b.rows_from(i).data) {
+            (Slice::F32(a), Slice::F32(b)) => pointwise::dot(&a[..d], &b[..d]),
+            (Slice::Bf16(a), Slice::Bf16(b)) => pointwise::dot(&a[..d], &b[..d]),
+            _ => unreachable!("the activations of a pass have one type"),
+        }
     }
 
     /// Columns of a panel for `n` rows of a head, or for its elements.
@@ -80,38 +63,46 @@ impl<'a> Shape<'a> {
     }
 
     /// A panel for each block of `n` rows: elements run down, rows across.
-    fn transposed(&self, head: Head<'_>, n: usize) -> Result<Panels<'a>> {
-        let each = self.unit.count(head.d) * BLOCK;
+    fn transposed(&self, head: Dense<'_>, n: usize) -> Result<Panels<'a>> {
+        let each = self.unit.count(self.heads.head_dim) * BLOCK;
         let mut data = self.cpu.pool.take(n.div_ceil(BLOCK) * each)?;
         for (rows, panel) in blocks(n).zip(data.chunks_exact_mut(each)) {
             let panel = Panel { data: panel, width: self.wide(rows.len()) };
-            pack(self.cpu.level, self.unit, Lie::Transposed, head.dense(rows.start), rows.len(), head.d, panel);
+            pack(
+                self.cpu.level,
+                self.unit,
+                Lie::Transposed,
+                head.rows_from(rows.start),
+                rows.len(),
+                self.heads.head_dim,
+                panel,
+            );
         }
         Ok(Panels { data, each })
     }
 
     /// A panel for each block of `n` rows: rows run down, elements across; those beyond 64 in panels of their own.
-    fn natural(&self, head: Head<'_>, n: usize) -> Result<Vec<Panels<'a>>> {
+    fn natural(&self, head: Dense<'_>, n: usize) -> Result<Vec<Panels<'a>>> {
         let each = self.unit.count(BLOCK) * BLOCK;
         let of = |columns: Range<usize>| -> Result<Panels<'a>> {
             let mut data = self.cpu.pool.take(n.div_ceil(BLOCK) * each)?;
             for (rows, panel) in blocks(n).zip(data.chunks_exact_mut(each)) {
-                let from = Dense { data: head.dense(rows.start).data.from(columns.start), stride: head.stride };
+                let from = Dense { data: head.rows_from(rows.start).data.from(columns.start), ..head };
                 let panel = Panel { data: panel, width: self.wide(columns.len()) };
                 pack(self.cpu.level, self.unit, Lie::Natural, from, columns.len(), rows.len(), panel);
             }
             Ok(Panels { data, each })
         };
-        blocks(head.d).map(of).collect()
+        blocks(self.heads.head_dim).map(of).collect()
     }
 
     /// Rows of a head as a left factor, copied to `space` unless they can be used where they lie.
-    fn left<'b>(&self, head: Head<'b>, rows: &Range<usize>, space: &'b mut [f32]) -> Rows<'b> {
-        if let Some(lying) = Rows::lying(self.unit, head.dense(rows.start), head.d) {
+    fn left<'b>(&self, head: Dense<'b>, rows: &Range<usize>, space: &'b mut [f32]) -> Rows<'b> {
+        if let Some(lying) = Rows::lying(self.unit, head.rows_from(rows.start), self.heads.head_dim) {
             return lying;
         }
-        copy_rows(self.unit, head.dense(rows.start), rows.len(), head.d, space);
-        let stride = self.unit.count(head.d);
+        copy_rows(self.unit, head.rows_from(rows.start), rows.len(), self.heads.head_dim, space);
+        let stride = self.unit.count(self.heads.head_dim);
         Rows::of_units(space, stride, stride)
     }
 
@@ -368,7 +359,7 @@ fn backward_item(
     let k_down = shape.natural(k, n)?;
     let lse: Vec<f32> = (0..n).map(|i| saved.lse.host()[(start + i) * heads.heads + h]).collect();
     // Σ dout·out of each query: what the softmax takes off its gradient.
-    let delta: Vec<f32> = (0..n).map(|i| dout.dot(&out, i)).collect();
+    let delta: Vec<f32> = (0..n).map(|i| shape.dot(dout, out, i)).collect();
     let mut dquery = cpu.pool.take(n * stride)?;
     let [mut p, mut ds, mut units, mut turned] = [
         cpu.pool.take(BLOCK * BLOCK)?,
