@@ -163,6 +163,12 @@ fn ended(training: &Training, best: Option<f64>, stopped: Option<&Error>) -> Run
     let (outcome, step) = (&run.outcome, run.trainer.step);
     let made = units::plural(outcome.losses.len(), "step");
     let mut sentence = format!("{}: {made} in {}", training.name(), units::seconds(outcome.worked.as_secs_f64()));
+    if !outcome.losses.is_empty() {
+        let speed = outcome.tokens as f64 / outcome.trained.as_secs_f64();
+        let share = |best| format!(", {:.0} % of the processor's peak", 100.0 * operations_per_second(outcome) / best);
+        sentence +=
+            &format!(" ({} tokens/s{})", units::count(speed.round() as u64), best.map_or_else(String::new, share));
+    }
     if step > outcome.losses.len() {
         sentence += &format!(", {} in all", units::count(step as u64));
     }
@@ -174,13 +180,6 @@ fn ended(training: &Training, best: Option<f64>, stopped: Option<&Error>) -> Run
         Some(error) => sentence += &format!(", stopped: {}", error.message()),
         None if outcome.early => sentence += ", stopped early: the held-out loss fell no more",
         None => {}
-    }
-    if !outcome.losses.is_empty() {
-        let speed = outcome.tokens as f64 / outcome.trained.as_secs_f64();
-        sentence += &format!(", {} tokens/s", units::count(speed.round() as u64));
-        if let Some(best) = best {
-            sentence += &format!(" at {:.0} % of the processor's peak", 100.0 * operations_per_second(outcome) / best);
-        }
     }
     sentence += ".";
     let first = run.evaluations().next();
