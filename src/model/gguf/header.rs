@@ -60,7 +60,8 @@ impl Header {
     pub(super) fn read(file: &[u8]) -> Result<Self> {
         let mut reader = Reader { file, at: 0 };
         if reader.take(4, "the magic number")? != b"GGUF" {
-            return Err(Error::format("it does not begin with `GGUF`"));
+            return Err(Error::format("it does not begin with `GGUF`")
+                .hint("the download is not complete, or it is a file of another kind; `load DIR` takes a folder with config.json"));
         }
         let version = reader.u32("the version")?;
         if !(2..=3).contains(&version) {
