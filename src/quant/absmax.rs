@@ -86,6 +86,24 @@ impl Absmax {
         }
     }
 
+    /// Writes the absmax of consecutive blocks from `first` on to `out`, as many as it has.
+    pub(crate) fn run(&self, first: usize, mut out: &mut [f32]) {
+        match self {
+            Absmax::Plain(values) => out.copy_from_slice(&values.host()[first..first + out.len()]),
+            Absmax::Double { codes, nested, offset } => {
+                let mut codes = &codes.host()[first..first + out.len()];
+                let mut group = first / NESTED_BLOCK_SIZE;
+                let mut here = NESTED_BLOCK_SIZE - first % NESTED_BLOCK_SIZE;
+                while !out.is_empty() {
+                    let (now, rest) = out.split_at_mut(here.min(out.len()));
+                    let (these, behind) = codes.split_at(now.len());
+                    restore(these, nested.host()[group], *offset, now);
+                    (out, codes, group, here) = (rest, behind, group + 1, NESTED_BLOCK_SIZE);
+                }
+            }
+        }
+    }
+
     /// Number of blocks.
     #[must_use]
     pub fn len(&self) -> usize {
@@ -109,6 +127,15 @@ impl Absmax {
             Absmax::Double { codes, nested, .. } => codes.bytes() + nested.bytes() + size_of::<f32>() as u64,
         }
     }
+}
+
+/// The absmax of blocks that share one nested absmax.
+fn restore(codes: &[u8], nested: f32, offset: f32, out: &mut [f32]) {
+    #[cfg(target_arch = "x86_64")]
+    if let Some(cpu) = super::avx512::avx512() {
+        return cpu.restore_dynamic(codes, nested, offset, out);
+    }
+    codes.iter().zip(out).for_each(|(code, out)| *out = DYNAMIC_LEVELS[usize::from(*code)] * nested + offset);
 }
 
 /// The codes of the dynamic levels nearest to `values`.
@@ -154,6 +181,11 @@ mod tests {
             let mut out = [0.0; 30];
             absmax.gather(7, 33, &mut out);
             (0..30).for_each(|i| assert_eq!(out[i], absmax.get(7 + 33 * i)));
+            for (first, len) in [(0, 1000), (0, 256), (255, 2), (256, 744), (7, 700), (999, 1), (1000, 0)] {
+                let mut out = vec![f32::NAN; len];
+                absmax.run(first, &mut out);
+                (0..len).for_each(|i| assert_eq!(out[i], absmax.get(first + i), "{first} + {i}"));
+            }
         }
     }
 

@@ -3,7 +3,7 @@
 use std::arch::x86_64::*;
 use std::ops::Range;
 
-use super::codebook::{DYNAMIC_BOUNDS, FP4_BOUNDS, FP4_ORDER, NF4_BOUNDS, NF4_ORDER};
+use super::codebook::{DYNAMIC_BOUNDS, DYNAMIC_LEVELS, FP4_BOUNDS, FP4_ORDER, NF4_BOUNDS, NF4_ORDER};
 use super::four_bit::reciprocal;
 use super::{FourBit, FourBitKind, NESTED_BLOCK_SIZE, Values, blocks};
 use crate::device::Level;
@@ -50,6 +50,12 @@ impl Avx512 {
     pub(super) fn nearest_dynamic(self, values: &[f32; NESTED_BLOCK_SIZE], codes: &mut [u8; NESTED_BLOCK_SIZE]) {
         // SAFETY: `self` proves that the processor has these instructions.
         unsafe { nearest_dynamic(values, codes) }
+    }
+
+    /// Writes `DYNAMIC_LEVELS[code] * scale + offset` of each code to `out`, which has as many.
+    pub(super) fn restore_dynamic(self, codes: &[u8], scale: f32, offset: f32, out: &mut [f32]) {
+        // SAFETY: `self` proves that the processor has these instructions.
+        unsafe { restore_dynamic(codes, scale, offset, out) }
     }
 }
 
@@ -183,6 +189,23 @@ fn nearest_dynamic(values: &[f32; NESTED_BLOCK_SIZE], codes: &mut [u8; NESTED_BL
         k = descend(k, value, _mm512_mask_blend_ps(bit6, low, high));
         // SAFETY: `codes` has room for 16 bytes.
         unsafe { _mm_storeu_si128(codes.as_mut_ptr().cast(), _mm512_cvtepi32_epi8(k)) };
+    }
+}
+
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
+fn restore_dynamic(codes: &[u8], scale: f32, offset: f32, out: &mut [f32]) {
+    let (vectors, tail) = codes.as_chunks::<16>();
+    let (outs, out_tail) = out.as_chunks_mut::<16>();
+    for (codes, out) in vectors.iter().zip(outs) {
+        // SAFETY: a byte is an index into the 256 levels; `out` has room for 16 numbers.
+        unsafe {
+            let levels = _mm512_i32gather_ps::<4>(load_bytes(codes), DYNAMIC_LEVELS.as_ptr());
+            let scaled = _mm512_mul_ps(levels, _mm512_set1_ps(scale));
+            _mm512_storeu_ps(out.as_mut_ptr(), _mm512_add_ps(scaled, _mm512_set1_ps(offset)));
+        }
+    }
+    for (code, out) in tail.iter().zip(out_tail) {
+        *out = DYNAMIC_LEVELS[usize::from(*code)] * scale + offset;
     }
 }
 

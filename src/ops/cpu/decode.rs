@@ -112,14 +112,14 @@ fn codes_rows(values: &FourBit, rows: Range<usize>, vector: &Vector<'_>, out: &m
     let (blocks, each) = (n / 64, values.block_size());
     let bytes = &values.codes().host()[rows.start * n / 2..rows.end * n / 2];
     let codes = pack::Codes { data: bytes.as_ptr(), row_bytes: n / 2, levels: values.kind().levels().as_ptr() };
-    let mut scales = vec![0.0f32; blocks];
-    for ((i, row), out) in rows.enumerate().zip(out) {
-        if each == 64 {
-            values.absmax().gather(row * blocks, 1, &mut scales);
-        } else {
-            let absmax = |block: usize| values.absmax().get((row * n + 64 * block) / each);
-            scales.iter_mut().enumerate().for_each(|(block, scale)| *scale = absmax(block));
-        }
+    let mut scales = vec![0.0f32; rows.len() * blocks];
+    if each == 64 {
+        values.absmax().run(rows.start * blocks, &mut scales);
+    } else {
+        let absmax = |block: usize| values.absmax().get((rows.start * n + 64 * block) / each);
+        scales.iter_mut().enumerate().for_each(|(block, scale)| *scale = absmax(block));
+    }
+    for ((i, scales), out) in scales.chunks_exact(blocks).enumerate().zip(out) {
         // SAFETY: `reads_codes` asked the level, a vector is bf16 only where it has that; codes, scales and vector are as long as a
         // row.
         *out = unsafe {
