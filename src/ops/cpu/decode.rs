@@ -20,7 +20,9 @@ use crate::quant::{self, FourBit, Storage, Weight};
 /// Up to this many rows are multiplied one by one.
 pub(super) const FEW: usize = 2;
 /// Numbers of a weight that are worth a part of their own.
-const PART: usize = 32 << 10;
+const PART: usize = 8 << 10;
+/// Parts a thread: few, for the memory is foreseen only inside a part, and more than one, should a thread be late.
+const PARTS: usize = 2;
 
 /// The vector of a product, and the same in the order in which codes are read.
 struct Vector<'a> {
@@ -33,7 +35,10 @@ enum Ordered<'a> {
     #[cfg_attr(not(target_arch = "x86_64"), allow(dead_code))]
     F32(Scratch<'a>),
     #[cfg_attr(not(target_arch = "x86_64"), allow(dead_code))]
-    Bf16(Vec<bf16>),
+    Bf16 {
+        plain: Vec<bf16>,
+        by_words: Vec<bf16>,
+    },
     Not,
 }
 
@@ -49,10 +54,10 @@ impl<'a> Vector<'a> {
                     Ordered::F32(ordered)
                 }
                 Unit::Bf16 => {
-                    let (mut narrow, mut ordered) = (vec![bf16::ZERO; x.len()], vec![bf16::ZERO; x.len()]);
-                    pointwise::narrow(x, &mut narrow);
-                    by_words(&narrow, &mut ordered);
-                    Ordered::Bf16(ordered)
+                    let (mut plain, mut ordered) = (vec![bf16::ZERO; x.len()], vec![bf16::ZERO; x.len()]);
+                    pointwise::narrow(x, &mut plain);
+                    by_words(&plain, &mut ordered);
+                    Ordered::Bf16 { plain, by_words: ordered }
                 }
             };
             return Ok(Self { x, ordered });
@@ -68,7 +73,7 @@ pub(super) fn products(cpu: &Cpu, unit: Unit, x: &[f32], group: &mut [(&Weight, 
     let mut parts: Vec<(usize, Range<usize>)> = Vec::new();
     for (i, (weight, out)) in group.iter().enumerate() {
         assert!(weight.cols() == x.len() && weight.rows() <= out.len(), "sizes of a product differ");
-        let some = (weight.rows() / (4 * threads::count())).max(PART / x.len().max(1)).max(1);
+        let some = weight.rows().div_ceil(PARTS * threads::count()).max(PART / x.len().max(1)).max(1);
         parts.extend((0..weight.rows()).step_by(some).map(|r| (i, r..(r + some).min(weight.rows()))));
     }
     let group: Vec<_> = group.iter_mut().map(|(weight, out)| (*weight, SharedSlice::new(out))).collect();
@@ -87,15 +92,20 @@ fn rows_product(level: Level, weight: &Weight, rows: Range<usize>, vector: &Vect
     let x = vector.x;
     #[cfg(target_arch = "x86_64")]
     if level != Level::Portable {
+        use super::avx512::matvec;
         match weight.storage() {
             Storage::FourBit(codes) if reads_codes(level, x.len(), codes, &(0..x.len())) => {
                 return codes_rows(codes, rows, vector, out);
             }
             Storage::Dense(quant::Dense::Bf16(data)) if x.len().is_multiple_of(16) => {
-                for (row, out) in rows.zip(out) {
-                    let data = &data.host()[row * x.len()..(row + 1) * x.len()];
-                    // SAFETY: the level says that the instructions exist; both have as many elements.
-                    *out = unsafe { super::avx512::matvec::bf16_row(data.as_ptr().cast(), x.as_ptr(), x.len()) };
+                let data = data.host()[rows.start * x.len()..rows.end * x.len()].as_ptr();
+                // SAFETY: the level says that the instructions exist, a vector is bf16 only where it has that; there are as many
+                // rows as results.
+                unsafe {
+                    match &vector.ordered {
+                        Ordered::Bf16 { plain, .. } => matvec::dense_rows_bf16(data, x.len(), plain.as_ptr(), out),
+                        _ => matvec::dense_rows(data, x.len(), x.as_ptr(), out),
+                    }
                 }
                 return;
             }
@@ -119,16 +129,16 @@ fn codes_rows(values: &FourBit, rows: Range<usize>, vector: &Vector<'_>, out: &m
         let absmax = |block: usize| values.absmax().get((rows.start * n + 64 * block) / each);
         scales.iter_mut().enumerate().for_each(|(block, scale)| *scale = absmax(block));
     }
-    for ((i, scales), out) in scales.chunks_exact(blocks).enumerate().zip(out) {
-        // SAFETY: `reads_codes` asked the level, a vector is bf16 only where it has that; codes, scales and vector are as long as a
-        // row.
-        *out = unsafe {
-            match &vector.ordered {
-                Ordered::Bf16(x) => matvec::codes_row_bf16(codes, i, blocks, scales.as_ptr(), x.as_ptr()),
-                Ordered::F32(x) => matvec::codes_row(codes, i, blocks, scales.as_ptr(), x.as_ptr()),
-                Ordered::Not => unreachable!("codes are read only with AVX-512"),
+    // SAFETY: `reads_codes` asked the level, a vector is bf16 only where it has that; codes, scales and vector are as long as the
+    // rows.
+    unsafe {
+        match &vector.ordered {
+            Ordered::Bf16 { by_words, .. } => {
+                matvec::codes_rows_bf16(codes, blocks, scales.as_ptr(), by_words.as_ptr(), out);
             }
-        };
+            Ordered::F32(x) => matvec::codes_rows(codes, blocks, scales.as_ptr(), x.as_ptr(), out),
+            Ordered::Not => unreachable!("codes are read only with AVX-512"),
+        }
     }
 }
 

@@ -205,10 +205,15 @@ vectorized! {
 vectorized! {
     /// `out = Σ weight · row` over rows of `y`, `stride` elements apart.
     fn weighted_sum<T>(weights: &[f32], y: &[T], stride: usize, out: &mut [f32]) {
-        out.fill(0.0);
-        for (row, weight) in weights.iter().enumerate() {
-            let y = &y[row * stride..row * stride + out.len()];
-            out.iter_mut().zip(y).for_each(|(out, y)| *out += weight * y.widen());
+        const SOME: usize = 4 * LANES;
+        for (part, out) in out.chunks_mut(SOME).enumerate() {
+            // As many as stay in registers.
+            let mut sums = [0.0; SOME];
+            for (row, weight) in weights.iter().enumerate() {
+                let y = &y[row * stride + part * SOME..][..out.len()];
+                sums.iter_mut().zip(y).for_each(|(sum, y)| *sum += weight * y.widen());
+            }
+            out.copy_from_slice(&sums[..out.len()]);
         }
     }
 }
