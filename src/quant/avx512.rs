@@ -192,17 +192,30 @@ fn nearest_dynamic(values: &[f32; NESTED_BLOCK_SIZE], codes: &mut [u8; NESTED_BL
     }
 }
 
+/// The levels lie symmetrically about code 127, all but the last: the magnitudes are a table of 128 that stays in registers.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
 fn restore_dynamic(codes: &[u8], scale: f32, offset: f32, out: &mut [f32]) {
+    let levels = DYNAMIC_LEVELS[127..255].as_chunks::<16>().0;
+    let table: [__m512; 8] = std::array::from_fn(|i| load(&levels[i]));
+    let (zero, one, sign) = (_mm512_set1_epi32(127), _mm512_set1_ps(1.0), _mm512_set1_epi32(i32::MIN));
+    let (scale_of_all, offset_of_all) = (_mm512_set1_ps(scale), _mm512_set1_ps(offset));
     let (vectors, tail) = codes.as_chunks::<16>();
     let (outs, out_tail) = out.as_chunks_mut::<16>();
     for (codes, out) in vectors.iter().zip(outs) {
-        // SAFETY: a byte is an index into the 256 levels; `out` has room for 16 numbers.
-        unsafe {
-            let levels = _mm512_i32gather_ps::<4>(load_bytes(codes), DYNAMIC_LEVELS.as_ptr());
-            let scaled = _mm512_mul_ps(levels, _mm512_set1_ps(scale));
-            _mm512_storeu_ps(out.as_mut_ptr(), _mm512_add_ps(scaled, _mm512_set1_ps(offset)));
-        }
+        let distance = _mm512_sub_epi32(load_bytes(codes), zero);
+        let k = _mm512_abs_epi32(distance);
+        // Which of 32, by the low five bits.
+        let pair = |i: usize| _mm512_permutex2var_ps(table[i], k, table[i + 1]);
+        let bit5 = _mm512_test_epi32_mask(k, _mm512_set1_epi32(32));
+        let bit6 = _mm512_test_epi32_mask(k, _mm512_set1_epi32(64));
+        let low = _mm512_mask_blend_ps(bit5, pair(0), pair(2));
+        let high = _mm512_mask_blend_ps(bit5, pair(4), pair(6));
+        let last = _mm512_cmpeq_epi32_mask(k, _mm512_set1_epi32(128));
+        let level = _mm512_mask_blend_ps(last, _mm512_mask_blend_ps(bit6, low, high), one);
+        let level = _mm512_castsi512_ps(_mm512_xor_si512(_mm512_castps_si512(level), _mm512_and_si512(distance, sign)));
+        let absmax = _mm512_add_ps(_mm512_mul_ps(level, scale_of_all), offset_of_all);
+        // SAFETY: `out` has room for 16 numbers.
+        unsafe { _mm512_storeu_ps(out.as_mut_ptr(), absmax) };
     }
     for (code, out) in tail.iter().zip(out_tail) {
         *out = DYNAMIC_LEVELS[usize::from(*code)] * scale + offset;

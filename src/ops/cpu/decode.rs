@@ -104,7 +104,7 @@ fn rows_product(level: Level, weight: &Weight, rows: Range<usize>, vector: &Vect
                 unsafe {
                     match &vector.ordered {
                         Ordered::Bf16 { plain, .. } => matvec::dense_rows_bf16(data, x.len(), plain.as_ptr(), out),
-                        _ => matvec::dense_rows(data, x.len(), x.as_ptr(), out),
+                        _ => matvec::dense_rows(data, x.len(), x.len(), x.as_ptr(), out),
                     }
                 }
                 return;
@@ -215,7 +215,7 @@ pub(super) fn attention<T: Number>(
         let at = (span.q.start + i) * qw + h * d;
         query.iter_mut().zip(&q[at..at + d]).for_each(|(x, q)| *x = heads.scale * q.widen());
         let first = span.kv.start * kw + h / group * d;
-        pointwise::dots(query, &k[first..], kw, scores);
+        key_products(cpu.level, query, &k[first..], kw, scores);
         let top = pointwise::max(scores);
         let total = pointwise::exp_shifted(scores, 1.0, top);
         pointwise::weighted_sum(scores, &v[first..], kw, sum);
@@ -231,4 +231,22 @@ pub(super) fn attention<T: Number>(
         }
     }
     Ok(())
+}
+
+/// The products of `query` with keys, `stride` elements apart, one for each element of `out`.
+fn key_products<T: Number>(level: Level, query: &[f32], keys: &[T], stride: usize, out: &mut [f32]) {
+    #[cfg(target_arch = "x86_64")]
+    if let Some(keys) = T::bf16s(keys)
+        && level != Level::Portable
+        && query.len().is_multiple_of(16)
+        && let Some(last) = out.len().checked_sub(1)
+    {
+        assert!(last * stride + query.len() <= keys.len(), "the cache holds fewer keys");
+        // SAFETY: the level says that the instructions exist; there are as many keys as results.
+        return unsafe {
+            super::avx512::matvec::dense_rows(keys.as_ptr(), stride, query.len(), query.as_ptr(), out);
+        };
+    }
+    let _ = level;
+    pointwise::dots(query, keys, stride, out);
 }

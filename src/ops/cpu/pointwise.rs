@@ -10,6 +10,8 @@ pub(super) trait Number: Copy + Send + Sync {
     fn widen(self) -> f32;
     /// Rounded to nearest, ties to even.
     fn narrow(x: f32) -> Self;
+    /// The same numbers, where they are bf16.
+    fn bf16s(x: &[Self]) -> Option<&[bf16]>;
 }
 
 impl Number for f32 {
@@ -21,6 +23,10 @@ impl Number for f32 {
     #[inline(always)]
     fn narrow(x: f32) -> Self {
         x
+    }
+
+    fn bf16s(_: &[Self]) -> Option<&[bf16]> {
+        None
     }
 }
 
@@ -35,6 +41,10 @@ impl Number for bf16 {
         let bits = x.to_bits();
         let rounded = bits.wrapping_add(0x7fff + (bits >> 16 & 1)) >> 16;
         bf16::from_bits(if x.is_nan() { 0x7fc0 } else { rounded as u16 })
+    }
+
+    fn bf16s(x: &[Self]) -> Option<&[bf16]> {
+        Some(x)
     }
 }
 

@@ -156,3 +156,15 @@ fn dynamic_codes_are_found_alike() {
         }
     }
 }
+
+#[test]
+fn every_dynamic_code_is_restored_alike() {
+    let Some(cpu) = Avx512::detect() else { return };
+    let codes: Vec<u8> = (0..=255).chain([255, 127, 0]).collect();
+    for (scale, offset) in [(1.0, 0.0), (0.37, 0.9), (-3.0, 1e-7), (0.0, 2.0)] {
+        let mut fast = vec![f32::NAN; codes.len()];
+        cpu.restore_dynamic(&codes, scale, offset, &mut fast);
+        let plain = codes.iter().map(|code| DYNAMIC_LEVELS[usize::from(*code)] * scale + offset);
+        assert!(fast.iter().map(|x| x.to_bits()).eq(plain.map(f32::to_bits)), "{scale} {offset}");
+    }
+}

@@ -94,12 +94,12 @@ pub(in super::super) unsafe fn codes_rows_bf16(
     }
 }
 
-/// `out[i] = Σ row · x` of rows of `n` bf16 numbers, a multiple of 16, one after another.
+/// `out[i] = Σ row · x` of rows of `n` bf16 numbers, a multiple of 16, `stride` elements apart.
 ///
 /// # Safety
 /// The processor has AVX-512; there are as many rows as `out` is long, and `x` has `n` elements.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
-pub(in super::super) unsafe fn dense_rows(rows: *const bf16, n: usize, x: *const f32, out: &mut [f32]) {
+pub(in super::super) unsafe fn dense_rows(rows: *const bf16, stride: usize, n: usize, x: *const f32, out: &mut [f32]) {
     // SAFETY: by the caller's promise; `row_of` stays inside the rows.
     unsafe {
         for first in (0..out.len()).step_by(TOGETHER) {
@@ -108,7 +108,7 @@ pub(in super::super) unsafe fn dense_rows(rows: *const bf16, n: usize, x: *const
             for at in (0..n).step_by(16) {
                 let x = _mm512_loadu_ps(x.add(at));
                 for (i, sum) in sums.iter_mut().enumerate() {
-                    let row = rows.add(row_of(i) * n + at);
+                    let row = rows.add(row_of(i) * stride + at);
                     _mm_prefetch::<_MM_HINT_T0>(row.wrapping_byte_add(AHEAD).cast());
                     let words = _mm512_cvtepu16_epi32(_mm256_loadu_si256(row.cast()));
                     *sum = _mm512_fmadd_ps(_mm512_castsi512_ps(_mm512_slli_epi32(words, 16)), x, *sum);
@@ -119,7 +119,7 @@ pub(in super::super) unsafe fn dense_rows(rows: *const bf16, n: usize, x: *const
     }
 }
 
-/// As [`dense_rows`] with a vector in bf16: two products an instruction.
+/// As [`dense_rows`], for rows one after another and a vector in bf16: two products an instruction.
 ///
 /// # Safety
 /// The processor has AVX-512 BF16; there are as many rows as `out` is long, and `x` has `n` elements.
