@@ -307,6 +307,12 @@ pub trait Backend: Send + Sync {
         None
     }
 
+    /// Keeps weights in the form in which products of many rows read them, from their next use on, or gives those up: more speed for
+    /// few rows, and twice the weights' size in the compute type. Meanwhile no weight may change.
+    fn keep_weights(&self, keep: bool) {
+        let _ = keep;
+    }
+
     /// Gives scratch memory back; the next operations allocate it again.
     fn release(&self) {}
 }

@@ -10,6 +10,7 @@
 //! | `portable` | the product where there are none |
 //! | `kernel` | both behind safe functions |
 //! | `factor` | weights into panels |
+//! | `kept` | weights that stay packed |
 //! | `product` | whole products, shared out among threads |
 //! | `linear`, `attention`, `head`, `pointwise` | the operations |
 //! | `decode` | one or two rows at a time |
@@ -22,6 +23,7 @@ mod avx512;
 mod decode;
 mod factor;
 mod head;
+mod kept;
 mod kernel;
 mod linear;
 mod peak;
@@ -40,6 +42,7 @@ use super::{
 use crate::device::{Activation, Buffer, DType, Level};
 use crate::error::Result;
 use crate::quant::Weight;
+use kept::Kept;
 use kernel::Unit;
 use peak::Peaks;
 use scratch::Pool;
@@ -49,6 +52,7 @@ pub struct Cpu {
     level: Level,
     pool: Pool,
     peaks: Peaks,
+    kept: Kept,
 }
 
 impl Cpu {
@@ -63,7 +67,7 @@ impl Cpu {
     #[must_use]
     pub fn with_level(level: Level) -> Self {
         assert!(level <= Level::best(), "this processor has no {}", level.name());
-        Self { level, pool: Pool::default(), peaks: Peaks::default() }
+        Self { level, pool: Pool::default(), peaks: Peaks::default(), kept: Kept::default() }
     }
 
     /// The instructions it uses.
@@ -268,6 +272,10 @@ impl Backend for Cpu {
     fn peak(&self, compute: DType) -> Option<f64> {
         let unit = if compute == DType::Bf16 && self.level.has_bf16() { Unit::Bf16 } else { Unit::F32 };
         Some(self.peaks.of(self.level, unit))
+    }
+
+    fn keep_weights(&self, keep: bool) {
+        self.kept.keep(keep);
     }
 
     fn release(&self) {

@@ -138,6 +138,9 @@ impl Session {
 
     /// Gives memory back that only the last command needed.
     pub fn settle(&mut self) {
+        if self.training.is_none() {
+            self.backend.keep_weights(false);
+        }
         if memory::held(Purpose::Workspace) > 1 << 20 {
             self.backend.release();
             memory::trim();

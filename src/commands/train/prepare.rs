@@ -9,7 +9,7 @@ use super::super::arguments::within_context;
 use super::super::attach_lora::settings as lora_settings;
 use super::Train;
 use crate::data::{self, DataSet, Format, TokenizeOptions, Tokenized};
-use crate::device::Purpose;
+use crate::device::{Purpose, memory};
 use crate::error::{Error, Result};
 use crate::event::{Cancel, Event, RunInfo, Task, units};
 use crate::lora::Adapter;
@@ -186,7 +186,7 @@ impl Train {
             Some(earlier) => earlier.record.config["earlier_steps"].as_u64().unwrap_or(0) as usize,
             None => live.map_or(0, |live| live.steps),
         };
-        let Session { base: Some(base), adapters, .. } = session else {
+        let Session { base: Some(base), adapters, backend, .. } = session else {
             return Err(Error::state("no model is loaded"));
         };
         let (title, location) = (base.title(), base.opened.location.clone());
@@ -194,6 +194,14 @@ impl Train {
             Some(index) => Subject::Adapter { decoder: &base.decoder, adapter: &mut adapters[index].adapter },
             None => Subject::Full { decoder: &mut base.decoder },
         };
+        if self.cache_weights {
+            let weights: usize = subject.decoder().linears.iter().map(|l| l.out * l.input).sum();
+            // Once for the way forward, once for the way back.
+            let bytes = 2 * (weights * subject.decoder().compute.size()) as u64;
+            memory::admit_all("the weights that --cache-weights keeps", bytes)
+                .map_err(|e| e.hint("the same without --cache-weights is slower, not different"))?;
+            backend.keep_weights(true);
+        }
         let mut trainer = Trainer::new(settings, tokenized.samples, tokenized.packs, &mut subject)?;
         let subtitle = subtitle(&subject, &trainer.settings, rows, trainer.activation_bytes());
         let title = format!("{} on {title}", name.as_deref().unwrap_or("the whole model"));

@@ -5,11 +5,13 @@
 //! additions of an element depends on nothing but the shapes, so the number of threads does not change a bit.
 
 use std::ops::Range;
+use std::sync::Arc;
 
 use half::bf16;
 
 use super::Cpu;
 use super::factor::Factor;
+use super::kept::Panels;
 use super::kernel::{Panel, Rows, Unit, multiply, padded};
 use super::pointwise;
 use super::threads::{self, SharedSlice};
@@ -87,7 +89,7 @@ struct Piece {
 
 /// Computes all jobs.
 pub(super) fn run(cpu: &Cpu, unit: Unit, jobs: Vec<Job<'_>>) -> Result<()> {
-    let jobs: Vec<Shared<'_>> = jobs.into_iter().map(Shared::new).collect();
+    let jobs: Vec<Shared<'_>> = jobs.into_iter().map(|job| Shared::new(cpu, unit, job)).collect::<Result<_>>()?;
     let sizes: Vec<_> = jobs.iter().map(|job| (job.rows, job.cols, job.inner())).collect();
     let parts = share(&sizes, tile(cpu.level), threads::count());
     threads::try_each(parts.len(), |part| {
@@ -144,6 +146,8 @@ fn push(part: &mut Vec<Piece>, piece: Piece) {
 /// A job whose result several threads write, each its own rows and columns.
 struct Shared<'a> {
     terms: Vec<Term<'a>>,
+    /// The panels of each term that need not be packed.
+    kept: Vec<Option<Arc<Panels>>>,
     rows: usize,
     cols: usize,
     target: Target<'a>,
@@ -159,7 +163,7 @@ enum Target<'a> {
 }
 
 impl<'a> Shared<'a> {
-    fn new(job: Job<'a>) -> Self {
+    fn new(cpu: &Cpu, unit: Unit, job: Job<'a>) -> Result<Self> {
         let Job { terms, rows, cols, sink } = job;
         assert!(terms.first().is_some_and(|term| term.rows == (0..rows)), "the first term has all rows");
         let target = match sink {
@@ -173,7 +177,10 @@ impl<'a> Shared<'a> {
             Sink::AddRows(rows) => Target::AddRows(rows.into_iter().map(SharedSlice::new).collect()),
             Sink::AddTransposed(out) => Target::AddTransposed(SharedSlice::new(out)),
         };
-        Self { terms, rows, cols, target }
+        let width = tile(cpu.level).0;
+        let kept = |term: &Term<'_>| cpu.kept.of(cpu, unit, term.factor, (cols, term.inner), width);
+        let kept = terms.iter().map(kept).collect::<Result<_>>()?;
+        Ok(Self { terms, kept, rows, cols, target })
     }
 
     /// Elements summed over, of all terms.
@@ -196,10 +203,12 @@ impl<'a> Shared<'a> {
             for (panel, space) in some.clone().zip(panels.chunks_exact_mut(each.max(1))) {
                 let columns = self.columns(panel, width);
                 let mut space = space;
-                for term in &self.terms {
+                for (term, kept) in self.terms.iter().zip(&self.kept) {
                     let (here, rest) = space.split_at_mut(term.left.units() * width);
-                    let panel = Panel { data: here, width: padded(cpu.level, columns.len(), width) };
-                    term.factor.pack(cpu, unit, columns.clone(), 0..term.inner, panel)?;
+                    if kept.is_none() {
+                        let panel = Panel { data: here, width: padded(cpu.level, columns.len(), width) };
+                        term.factor.pack(cpu, unit, columns.clone(), 0..term.inner, panel)?;
+                    }
                     space = rest;
                 }
             }
@@ -212,7 +221,8 @@ impl<'a> Shared<'a> {
                     for (i, term) in self.terms.iter().enumerate() {
                         let (here, rest) = space.split_at(term.left.units() * width);
                         let all = 0..term.left.units();
-                        let panel = Packed { data: here, width: wide, first: columns.start };
+                        let data = self.kept[i].as_ref().map_or(here, |kept| kept.panel(panel));
+                        let panel = Packed { data, width: wide, first: columns.start };
                         term.add_to(cpu, unit, &rows, all, &panel, (&mut tile, width), i > 0)?;
                         space = rest;
                     }
@@ -237,11 +247,18 @@ impl<'a> Shared<'a> {
                 for start in (0..term.inner).step_by(step) {
                     let inner = start..(start + step).min(term.inner);
                     let units = unit.count(inner.start)..unit.count(inner.end);
-                    term.factor.pack(cpu, unit, columns.clone(), inner, Panel { data: &mut space, width: wide })?;
+                    let data = match &self.kept[i] {
+                        Some(kept) => &kept.panel(panel)[units.start * wide..],
+                        None => {
+                            let panel = Panel { data: &mut space, width: wide };
+                            term.factor.pack(cpu, unit, columns.clone(), inner, panel)?;
+                            &space[..]
+                        }
+                    };
                     for first in piece.rows.clone().step_by(block) {
                         let rows = first..(first + block).min(piece.rows.end);
                         let tile = &mut sums[(first - piece.rows.start) * width..];
-                        let panel = Packed { data: &space, width: wide, first: columns.start };
+                        let panel = Packed { data, width: wide, first: columns.start };
                         term.add_to(cpu, unit, &rows, units.clone(), &panel, (tile, width), i > 0 || start > 0)?;
                     }
                 }
