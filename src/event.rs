@@ -64,6 +64,8 @@ pub enum Event {
     Progress(Progress),
     /// A piece of generated text. The first piece of a row has `begins`, after the last comes one with `ends`.
     Generated { adapter: String, text: String, begins: bool, ends: bool },
+    /// What several combinations of adapters say to prompts.
+    Outputs(Outputs),
     /// A training run starts.
     RunStarted(RunInfo),
     /// A training run has made one optimizer step.
@@ -174,6 +176,18 @@ pub enum Style {
     Bold,
     /// Dashed, each point marked: evaluations.
     Marked,
+}
+
+/// Generated texts side by side: prompts by combinations of adapters.
+#[derive(Debug, Clone, Default)]
+pub struct Outputs {
+    pub title: String,
+    /// What wrote the texts: adapters, or scales of one.
+    pub columns: Vec<String>,
+    /// The column that the others are compared with.
+    pub reference: usize,
+    /// Each prompt with a text for every column.
+    pub rows: Vec<(String, Vec<String>)>,
 }
 
 /// What takes how much memory.

@@ -11,6 +11,7 @@ mod base64;
 mod board;
 mod braille;
 mod chart;
+mod differ;
 mod draw;
 mod drawing;
 mod evaluations;

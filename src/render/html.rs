@@ -44,6 +44,7 @@ pub(super) fn html(event: &Event) -> Option<String> {
         Event::Table(sheet) => table::table(sheet),
         Event::Heat(map) => heat::heat(map),
         Event::Memory(report) => memory::memory(report),
+        Event::Outputs(outputs) if !outputs.rows.is_empty() => rows::outputs(outputs),
         Event::Tokens(sample) => tokens::tokens(sample),
         _ => return None,
     };
