@@ -71,6 +71,7 @@ impl Verb for Generate {
         if let Some(p) = self.top_p.filter(|p| !(*p > 0.0 && *p <= 1.0)) {
             return Err(Error::usage(format!("--top-p {p}: a probability above 0 and up to 1 is needed")));
         }
+        let prompts = self.prompts(session)?;
         let subjects = subjects(session, &self.adapters)?;
         let base = session.base()?;
         if subjects.iter().any(|s| s == "original") {
@@ -81,7 +82,6 @@ impl Verb for Generate {
         // What is merged into the base is prompted as it was trained.
         let adapter = adapter.or(base.merged.last().map(|m| m.adapter.as_str()));
         let rendering = self.rendering(session, adapter)?;
-        let prompts = self.prompts(session)?;
         let columns = Columns::new(session, subjects, &self.scale)?;
         let mut asked = Vec::new();
         for prompt in prompts {

@@ -1,7 +1,11 @@
 //! Adapters, scales and prompts side by side; adapters cut to what they need.
 
 use loralab::error::Kind;
-use loralab::event::Event;
+use loralab::event::{Cancel, Event, Task};
+use loralab::generate::log_probabilities;
+use loralab::lora::Adapter;
+use loralab::model::{Arena, Batch, Keep, LoadOptions, Pass, Use};
+use loralab::ops::Reference;
 use serde_json::{Value, json};
 
 use crate::support::{self, Session, number, numbers, says};
@@ -36,19 +40,33 @@ fn rows_of_one_batch_say_what_each_says_alone() {
 }
 
 #[test]
-fn a_divergence_is_the_difference_of_what_eval_measures() {
-    let s = trained("divergence");
-    let made = s.ok("generate 'It is' --raw --adapters base,a --max-tokens 12");
-    let text = texts(&made)[0].to_owned();
-    let file = s.file("said.txt", &format!("It is{text}"));
-    let scored = |adapter: &str| {
-        let row = s.ok(&format!("eval {file} --adapters {adapter}"))["rows"][0].clone();
-        number(&row["loss"]) * number(&row["tokens"])
-    };
-    // The tokens of the prompt count in the one and not in the other: only the sign and the rough size are the same.
-    let sum: f64 = numbers(&made["rows"][1]["token_divergences"]).iter().sum();
-    let whole = scored("base") - scored("a");
-    assert!(sum.signum() == whole.signum() || sum.abs() < 0.1, "{sum}, and {whole} with the prompt");
+fn log_probabilities_are_those_of_the_logits_one_by_one() {
+    let model = support::load(&support::golden("llama").join("model"), LoadOptions::default());
+    let cancel = Cancel::default();
+    let (decoder, backend) = (&model.decoder, Reference);
+    let adapter = Adapter::load(&support::golden("llama").join("adapter"), &decoder.linears).unwrap().0;
+    let (prompt, ids) = ([5u32, 80, 33], [7u32, 90, 200, 7]);
+    let uses = [Vec::new(), vec![Use { slot: 0, weight: 1.0 }], vec![Use { slot: 0, weight: 0.5 }]];
+    let task = Task::new(&support::Quiet, &cancel);
+    let all = log_probabilities(decoder, &[&adapter], &uses, &prompt, &ids, &backend, task).unwrap();
+    let pass = Pass { backend: &backend, adapters: &[&adapter], cancel: &cancel, dropout: None };
+    for (uses, found) in uses.iter().zip(&all) {
+        for (i, (id, found)) in ids.iter().zip(found).enumerate() {
+            let before: Vec<u32> = prompt.iter().chain(&ids[..i]).copied().collect();
+            let mut batch = Batch::default();
+            batch.push(&before, uses);
+            let mut arena =
+                Arena::new(&decoder.spec, before.len(), before.len(), Keep::Nothing, decoder.compute).unwrap();
+            decoder.forward(&pass, &batch, &mut arena, None).unwrap();
+            let logits = decoder.logits(&pass, &arena, &[before.len() - 1]).unwrap();
+            let sum: f64 = logits.iter().map(|x| f64::from(*x).exp()).sum();
+            let exact = f64::from(logits[*id as usize]) - sum.ln();
+            assert!((found - exact).abs() < 1e-4, "token {i}: {found} is not {exact}");
+        }
+    }
+    assert_ne!(all[0], all[1]);
+    let none = log_probabilities(decoder, &[], &uses[..1], &prompt, &[], &backend, task).unwrap();
+    assert_eq!(none, [Vec::<f64>::new()]);
 }
 
 #[test]
