@@ -43,7 +43,7 @@ impl Verb for Shrink {
         }
         let (adapter, spectra) = spectra(session, &self.name, task)?;
         let cut = adapter.cut(&spectra, self.rank, &base.decoder.linears)?;
-        let energy = |rank: usize| spectra.iter().flatten().map(|spectrum| spectrum.energy(rank)).sum::<f64>();
+        let energy = |rank: usize| spectra.iter().flatten().fold(0.0, |sum, spectrum| sum + spectrum.energy(rank));
         let kept = energy(self.rank) / energy(usize::MAX);
         let mut result = answer(&new, &cut, base);
         result["from"] = json!(self.name);

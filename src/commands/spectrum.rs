@@ -43,6 +43,8 @@ struct Cut {
     above: (f64, f64),
     /// Its share of the whole update's squared norm.
     energy: f64,
+    /// Its share of what the whole adapter gains on the base; NaN where that gains nothing.
+    gain: f64,
 }
 
 impl Cut {
@@ -155,15 +157,16 @@ fn measure(
         let adapters: Vec<&Adapter> = adapter.into_iter().collect();
         evaluate_with(decoder, &adapters, &uses, samples, session.backend.as_ref(), task)
     };
-    let energy = |rank: usize| spectra.iter().flatten().map(|spectrum| spectrum.energy(rank)).sum::<f64>();
-    let whole = evaluate(Some(adapter))?;
+    let energy = |rank: usize| spectra.iter().flatten().fold(0.0, |sum, spectrum| sum + spectrum.energy(rank));
+    let (base, whole) = (evaluate(None)?, evaluate(Some(adapter))?);
     let cut = |rank: usize, evaluation: Evaluation| Cut {
         rank,
         above: difference(&evaluation, &whole),
         energy: energy(rank) / energy(usize::MAX),
+        gain: if whole.loss < base.loss { (base.loss - evaluation.loss) / (base.loss - whole.loss) } else { f64::NAN },
         evaluation,
     };
-    let mut cuts = vec![cut(0, evaluate(None)?)];
+    let mut cuts = vec![cut(0, base.clone())];
     for &rank in ranks {
         let smaller = adapter.cut(spectra, rank, &decoder.linears)?;
         cuts.push(cut(rank, evaluate(Some(&smaller))?));
@@ -190,6 +193,7 @@ fn answer_of(cut: &Cut) -> Value {
         "difference": json_number(cut.above.0),
         "interval": json_number(cut.above.1),
         "energy": json_number(cut.energy),
+        "gain": json_number(cut.gain),
     })
 }
 
@@ -226,7 +230,7 @@ mod tests {
         let mixed = evaluation(&[(3.0, 1), (8.5, 3), (1.0, 1)]);
         let (mean, half) = difference(&mixed, &whole);
         assert!(mean > 0.0 && half > mean, "{mean} ± {half}");
-        let cut = |above| Cut { rank: 1, evaluation: whole.clone(), above, energy: 1.0 };
+        let cut = |above| Cut { rank: 1, evaluation: whole.clone(), above, energy: 1.0, gain: 1.0 };
         assert!(cut((mean, half)).is_within_noise() && cut((-0.1, 0.0)).is_within_noise());
         assert!(!cut((0.5, 1e-9)).is_within_noise());
         // A single row tells nothing about noise.

@@ -53,7 +53,7 @@ impl Spectrum {
     /// `‖ΔW‖²` of the largest `rank` directions.
     #[must_use]
     pub fn energy(&self, rank: usize) -> f64 {
-        self.values.iter().take(rank).map(|value| value * value).sum()
+        self.values.iter().take(rank).fold(0.0, |sum, value| sum + value * value)
     }
 }
 

@@ -3,8 +3,11 @@
 use serde_json::{Value, json};
 
 use super::Cut;
-use crate::event::{Cell, Chart, Event, Heat, HeatScale, Series, Style, Table, Task};
+use crate::event::{Cell, Chart, Event, Heat, HeatScale, Series, Style, Table, Task, units};
 use crate::lora::{LinearInfo, Spectrum};
+
+/// A share of the gain that is nearly all of it.
+const NEARLY_ALL: f64 = 0.95;
 
 /// The layers of one kind, as all `q_proj`.
 pub(super) struct Kind {
@@ -153,25 +156,34 @@ pub(super) fn losses(name: &str, data: &str, cuts: &[Cut], chosen: usize, task: 
             Cell::Number(cut.evaluation.loss, 4),
             if whole { Cell::Empty } else { Cell::Signed(cut.above.0, 4) },
             half,
+            if cut.gain.is_finite() { Cell::Share(cut.gain) } else { Cell::Empty },
             Cell::from(verdict),
         ]
     };
     task.emit(Event::Table(Table {
         title: format!("{name} cut to smaller ranks, loss on {data}"),
-        columns: vec!["rank", "energy kept", "loss", "to whole", "±", ""],
+        columns: vec!["rank", "energy kept", "loss", "to whole", "±", "gain kept", ""],
         rows: cuts.iter().enumerate().map(row).collect(),
         best: cuts.iter().position(|cut| cut.rank == chosen),
-        note: "chosen: the smallest rank within noise of the whole adapter (± 95 %, paired over rows)".to_owned(),
+        note: "chosen: the smallest rank within noise of the whole adapter (± 95 %, paired over rows). gain kept: of what the \
+               whole adapter gains on the base"
+            .to_owned(),
     }));
     let whole = cuts[last].rank;
-    task.emit(Event::Text(match chosen {
-        0 => format!("{name} is no better than the base on {data}, as far as these rows can tell"),
-        rank if rank == whole => {
-            format!("{name} uses its whole rank {whole}: each cut costs more than noise on {data}")
-        }
-        rank => format!("rank {rank} is enough: cut to it {name} loses no more than noise on {data}"),
+    // A cut that costs more than noise may still be worth it.
+    let nearly = cuts.iter().find(|cut| cut.gain >= NEARLY_ALL && cut.rank > 0).filter(|cut| cut.rank < whole);
+    task.emit(Event::Text(match (chosen, nearly) {
+        (0, _) => format!("{name} is no better than the base on {data}, as far as these rows can tell"),
+        (rank, _) if rank < whole => format!("rank {rank} is enough: cut to it {name} loses no more than noise on {data}"),
+        (_, Some(cut)) => format!(
+            "{name} uses its whole rank {whole}: each cut costs more than noise on {data}, though rank {} keeps {} of the gain",
+            cut.rank,
+            units::percent(cut.gain)
+        ),
+        (_, None) => format!("{name} uses its whole rank {whole}: each cut costs more than noise on {data}"),
     }));
-    if (1..whole).contains(&chosen) {
-        task.emit(Event::Next(vec![format!("shrink {name} --rank {chosen}")]));
+    let next = if chosen == whole { nearly.map_or(0, |cut| cut.rank) } else { chosen };
+    if next > 0 {
+        task.emit(Event::Next(vec![format!("shrink {name} --rank {next}")]));
     }
 }
