@@ -93,3 +93,44 @@ pub(super) fn outputs(outputs: &Outputs, width: usize, ink: Ink) -> String {
     }
     out
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn several(rows: &[(&str, &[&str])], reference: usize) -> Outputs {
+        let row = |(prompt, texts): &(&str, &[&str])| {
+            ((*prompt).to_owned(), texts.iter().map(|text| (*text).to_owned()).collect())
+        };
+        Outputs {
+            title: "strip".into(),
+            columns: vec!["scale 0".into(), "scale 1".into()],
+            reference,
+            rows: rows.iter().map(row).collect(),
+        }
+    }
+
+    #[test]
+    fn texts_stand_beside_their_names_and_are_compared_with_the_reference() {
+        let strip = several(&[("hidden", &["one 2\nthree", "one two three\n"])], 1);
+        assert_eq!(
+            outputs(&strip, 60, Ink::PLAIN),
+            "strip\n  scale 0  one ▸‹2› ⏎ three\n  scale 1  one two three\n\
+             ▸ departs from scale 1 · ‹…›: what scale 1 does not say\nthere\n"
+        );
+        let prompts = several(&[("Who?", &["a", "a"]), ("What?", &["", "b"])], 0);
+        let shown = outputs(&prompts, 80, Ink::PLAIN);
+        assert!(shown.contains("Who?\n  scale 0  a\n  scale 1  a\nWhat?\n  scale 0\n  scale 1  ▸b\n"), "{shown}");
+        // Without a difference nothing needs explaining.
+        assert!(!outputs(&several(&[("x", &["a", "a"])], 0), 80, Ink::PLAIN).contains('▸'));
+    }
+
+    #[test]
+    fn hostile_and_long_texts_stay_in_their_place() {
+        let long = "word ".repeat(60);
+        let texts = several(&[("\u{1b}[2J", &["\u{1b}[31m red", &long]), ("x", &["", ""])], 0);
+        let shown = outputs(&texts, 40, Ink::PLAIN);
+        assert!(!shown.contains('\u{1b}'), "{shown}");
+        assert!(shown.lines().all(|line| ansi::width(line) <= 40), "{shown}");
+    }
+}

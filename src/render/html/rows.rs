@@ -98,6 +98,19 @@ mod tests {
     }
 
     #[test]
+    fn prompts_are_headings_and_one_prompt_is_none() {
+        let of = |rows: Vec<(String, Vec<String>)>| {
+            outputs(&Outputs { title: "<t>".into(), columns: vec!["base".into(), "a".into()], reference: 0, rows })
+        };
+        let row = |prompt: &str| (prompt.to_owned(), vec!["one".to_owned(), "<two>".to_owned()]);
+        let one = of(vec![row("who?")]);
+        assert!(one.contains("&lt;t&gt;") && one.contains("&lt;two&gt;") && !one.contains("who?"), "{one}");
+        let two = of(vec![row("who?"), row("what?")]);
+        assert!(two.contains("<b>who?</b>") && two.contains("<b>what?</b>"), "{two}");
+        assert_eq!(two.matches("departs from base").count(), 1);
+    }
+
+    #[test]
     fn a_row_that_has_not_ended_is_not_compared() {
         let row = |text: &str, ended| Row { adapter: text.into(), text: text.into(), ended };
         assert!(rows(&[row("a", true), row("b", true)]).contains(DEPARTS));
