@@ -25,6 +25,8 @@ mod quantize;
 mod rename;
 mod runs;
 mod save_adapter;
+mod shrink;
+mod spectrum;
 mod status;
 mod stop;
 mod time;
@@ -100,6 +102,8 @@ const VERBS: &[Entry] = &[
     entry::<eval::Eval>(),
     entry::<generate::Generate>(),
     entry::<chat::Chat>(),
+    entry::<spectrum::Spectrum>(),
+    entry::<shrink::Shrink>(),
     entry::<merge::Merge>(),
     entry::<unmerge::Unmerge>(),
     entry::<memory::Memory>(),

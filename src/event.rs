@@ -5,9 +5,11 @@
 
 use std::time::Duration;
 
+mod heat;
 mod task;
 pub mod units;
 
+pub use heat::{Heat, HeatScale};
 pub use task::{Cancel, Meter, Task};
 
 /// Receives what a command has to say, in order. `emit` must not block: training never waits for drawing.
@@ -52,6 +54,8 @@ pub enum Event {
     Table(Table),
     /// A chart.
     Chart(Chart),
+    /// Numbers as colours.
+    Heat(Heat),
     /// A memory breakdown.
     Memory(MemoryReport),
     /// Tokens of a data set with what training does with each.
@@ -60,6 +64,8 @@ pub enum Event {
     Progress(Progress),
     /// A piece of generated text. The first piece of a row has `begins`, after the last comes one with `ends`.
     Generated { adapter: String, text: String, begins: bool, ends: bool },
+    /// What several combinations of adapters say to prompts.
+    Outputs(Outputs),
     /// A training run starts.
     RunStarted(RunInfo),
     /// A training run has made one optimizer step.
@@ -170,6 +176,18 @@ pub enum Style {
     Bold,
     /// Dashed, each point marked: evaluations.
     Marked,
+}
+
+/// Generated texts side by side: prompts by combinations of adapters.
+#[derive(Debug, Clone, Default)]
+pub struct Outputs {
+    pub title: String,
+    /// What wrote the texts: adapters, or scales of one.
+    pub columns: Vec<String>,
+    /// The column that the others are compared with.
+    pub reference: usize,
+    /// Each prompt with a text for every column.
+    pub rows: Vec<(String, Vec<String>)>,
 }
 
 /// What takes how much memory.

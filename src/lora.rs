@@ -3,8 +3,10 @@
 mod adapter;
 mod config;
 mod peft;
+mod spectrum;
 mod targets;
 
 pub use adapter::{Adapter, Site};
 pub use config::{Init, LoraConfig};
+pub use spectrum::Spectrum;
 pub use targets::{LinearInfo, Role, Targets};

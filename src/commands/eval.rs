@@ -4,12 +4,14 @@ use clap::Parser;
 use serde_json::{Value, json};
 
 use super::Verb;
-use super::arguments::{json_number, positive, within_context};
+use super::arguments::{json_number, number, positive, within_context};
 use crate::data::{Sample, TokenizeOptions};
 use crate::error::Result;
 use crate::eval::{Evaluation, evaluate, evaluate_with};
 use crate::event::{Cell, Event, Table, Task, units};
 use crate::session::{Answer, Session};
+
+mod scales;
 
 /// Score data: loss (mean negative log-likelihood in nats) and perplexity
 ///
@@ -33,6 +35,9 @@ pub(super) struct Eval {
     /// Join documents before they are cut into windows
     #[arg(long)]
     pack: bool,
+    /// Factor of every adapter's scale: 0 is the base, 1 as trained; several, as (0 0.5 1 1.5 2), draw loss over scale
+    #[arg(long, default_value = "1", value_delimiter = ',', value_parser = number, allow_hyphen_values = true)]
+    scale: Vec<f64>,
 }
 
 impl Verb for Eval {
@@ -41,6 +46,9 @@ impl Verb for Eval {
         let subjects = subjects(session, &self.adapters)?;
         let mut rows: Vec<(String, String, Evaluation)> = Vec::new();
         session.partial = Some(answer(&rows));
+        let over_scales = self.scale.len() > 1;
+        let adapters = if over_scales { scales::adapters(session, &subjects)? } else { Vec::new() };
+        let mut scaled = Vec::new();
         for name in &self.data {
             let data = session.training_data(name, &self.options(session, name, task)?, task)?;
             let seen = session.seen_rows(&data.data);
@@ -52,11 +60,19 @@ impl Verb for Eval {
                     data.data.name
                 )));
             }
+            if over_scales {
+                scales::score(session, &data, &adapters, &self.scale, &mut scaled, task)?;
+                continue;
+            }
             for subject in &subjects {
-                let evaluation = measure(session, subject, data.samples(), 1.0, task)?;
+                let evaluation = measure(session, subject, data.samples(), self.scale[0] as f32, task)?;
                 rows.push((subject.clone(), data.data.name.clone(), evaluation));
                 session.partial = Some(answer(&rows));
             }
+        }
+        if over_scales {
+            scales::show(&scaled, task);
+            return Ok(scales::answer(&scaled));
         }
         task.emit(Event::Table(table(&rows)));
         Ok(answer(&rows))

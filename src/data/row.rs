@@ -12,6 +12,21 @@ type Object = Map<String, Value>;
 const PAIRS: [(&str, &str); 4] =
     [("prompt", "response"), ("prompt", "completion"), ("question", "answer"), ("instruction", "response")];
 
+impl Content {
+    /// What is asked in the row: its prompt, its first message of a user, or all of a text; `None` where it is token ids.
+    #[must_use]
+    pub fn prompt(&self) -> Option<String> {
+        match self {
+            Content::Text(text) => Some(text.clone()),
+            Content::Prompt { prompt, .. } => Some(prompt.clone()),
+            Content::Alpaca { instruction, input, .. } if input.is_empty() => Some(instruction.clone()),
+            Content::Alpaca { instruction, input, .. } => Some(format!("{instruction}\n{input}")),
+            Content::Messages(messages) => messages.iter().find(|m| m.role == "user").map(|m| m.content.clone()),
+            Content::Tokens { .. } => None,
+        }
+    }
+}
+
 /// The format whose keys a row has.
 ///
 /// # Errors

@@ -203,7 +203,8 @@ fn rows_generated_side_by_side_are_not_mixed() {
     say("r16", "y", false, false);
     let outputs = recorder.finish(None, "");
     outputs.iter().for_each(assert_valid);
-    assert_eq!(outputs[0]["data"]["text/plain"], json!(["base\n", "ab\n", "r16\n", "xy"]));
+    let text = json!(["base\n", "ab\n", "r16\n", "▸xy\n", "▸ departs from base · ‹…›: what base does not say there"]);
+    assert_eq!(outputs[0]["data"]["text/plain"], text);
     assert_eq!(outputs.len(), 1);
 }
 

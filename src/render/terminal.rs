@@ -1,6 +1,5 @@
 //! A terminal, or a pipe in its place: results to standard output, what goes on to standard error.
 
-use std::collections::VecDeque;
 use std::env;
 use std::io::{self, IsTerminal, Write};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -15,6 +14,7 @@ use super::ascii::ascii;
 use super::board::Board;
 use super::drawing::Drawing;
 use super::plain::{Plain, progress};
+use super::rows::{self, Row};
 use crate::error::Error;
 use crate::event::{Event, Sink};
 
@@ -48,9 +48,9 @@ struct State {
     board: Board,
     /// When something live was last written into a pipe, or when it began.
     paced: Option<Instant>,
-    /// The row whose text is being streamed, and what other rows have said meanwhile.
-    streaming: Option<String>,
-    waiting: VecDeque<Event>,
+    /// Generated rows of one round, and how many of them are shown to their end.
+    rows: Vec<Row>,
+    told: usize,
     /// What happened in the background while nobody could be told.
     aside: Vec<Event>,
     /// Whether standard output stands in the middle of a line.
@@ -107,8 +107,8 @@ impl Terminal {
             bar: None,
             board: Board::default(),
             paced: None,
-            streaming: None,
-            waiting: VecDeque::new(),
+            rows: Vec::new(),
+            told: 0,
             aside: Vec::new(),
             line_open: false,
             follows_size: false,
@@ -122,7 +122,7 @@ impl Terminal {
     /// Ends a statement: takes the live line away, ends an open line, forgets a run that did not end.
     pub fn finish(&self) {
         let mut state = self.lock();
-        state.end_stream();
+        state.end_rows();
         state.clear();
         state.board = Board::default();
         state.paced = None;
@@ -220,37 +220,58 @@ impl State {
         }
     }
 
-    /// Streams one row at a time: what another row says meanwhile waits for the end of the first.
+    /// Streams the first row; the others wait for their end, and are shown with what differs from it marked.
     fn generated(&mut self, event: Event) {
-        let Event::Generated { adapter, ends, .. } = &event else { return };
-        if self.streaming.as_ref().is_some_and(|row| row != adapter) {
-            self.waiting.push_back(event);
-            return;
+        let Event::Generated { adapter, text, begins, ends } = &event else { return };
+        let over = *begins && self.rows.iter().all(|row| row.ended);
+        if over || !rows::take(&mut self.rows, adapter, text, *begins, *ends) {
+            self.end_rows();
+            rows::take(&mut self.rows, adapter, text, *begins, *ends);
         }
-        self.streaming = (!ends).then(|| adapter.clone());
-        self.clear();
-        if matches!(event, Event::Generated { begins: true, .. }) {
-            self.end_line();
-        }
-        if !self.quiet {
-            let text = self.out_text.render(&event);
-            self.write_out(&text);
-        }
-        if self.streaming.is_none() {
-            for event in std::mem::take(&mut self.waiting) {
-                self.generated(event);
+        if self.rows[0].adapter == *adapter {
+            self.clear();
+            if *begins {
+                self.end_line();
             }
+            if !self.quiet {
+                let text = self.out_text.render(&event);
+                self.write_out(&text);
+            }
+        }
+        while self.rows.get(self.told).is_some_and(|row| row.ended) {
+            self.tell();
+        }
+        if self.told == self.rows.len() {
+            let text = rows::remark(&self.rows, self.out_text);
+            self.tell_text(text);
         }
     }
 
-    /// Shows what still waits behind a row that will not end, and ends the line.
-    fn end_stream(&mut self) {
-        self.streaming = None;
-        for event in std::mem::take(&mut self.waiting) {
-            self.generated(event);
+    /// Shows the next row that waits; the first has been streamed.
+    fn tell(&mut self) {
+        if self.told > 0 {
+            let text = rows::later(&self.rows, self.told, Ink::new(self.out_text.color));
+            self.tell_text(text);
         }
-        self.streaming = None;
-        self.waiting.clear();
+        self.told += 1;
+    }
+
+    fn tell_text(&mut self, text: String) {
+        self.clear();
+        self.end_line();
+        if !self.quiet {
+            let text = if self.dumb { ascii(&text) } else { text };
+            self.write_out(&text);
+        }
+    }
+
+    /// Shows what still waits as far as it has come.
+    fn end_rows(&mut self) {
+        while self.told < self.rows.len() {
+            self.tell();
+        }
+        self.rows.clear();
+        self.told = 0;
         self.end_line();
     }
 

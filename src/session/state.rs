@@ -83,6 +83,8 @@ pub enum Origin {
     New(u64),
     /// Read from this folder.
     Folder(std::path::PathBuf),
+    /// Another one of this name, cut to a smaller rank.
+    Cut(String),
 }
 
 /// Data from this size on, in bytes, is tokenized beside the session's thread, which listens for an interrupt.

@@ -9,6 +9,7 @@ mod language;
 mod load;
 mod meaning;
 mod resume;
+mod side_by_side;
 
 use serde_json::{Value, json};
 

@@ -283,6 +283,9 @@ fn fresh(session: &Session, index: usize) -> Result<Adapter> {
     match &live.origin {
         Origin::New(seed) => Adapter::new(live.adapter.config.clone(), linears, *seed),
         Origin::Folder(dir) => Ok(Adapter::load(dir, linears)?.0),
+        Origin::Cut(from) => Err(Error::unsupported(format!("--fresh: {} was cut out of {from}", live.name)).hint(
+            format!("shrink {from} --rank {} --name {} --replace makes it again", live.adapter.config.rank, live.name),
+        )),
     }
 }
 

@@ -186,7 +186,10 @@ fn generated_rows_share_a_display_until_something_else_comes() {
     screen.apply(&said("r16", "a c", true, true));
     let last = screen.due();
     let [Output::Update(bundle)] = &last[..] else { panic!("{last:?}") };
-    assert_eq!(bundle.data["text/plain"], "base\na b\nr16\na c");
+    assert_eq!(
+        bundle.data["text/plain"],
+        "base\na b\nr16\na ▸‹c›\n▸ departs from base · ‹…›: what base does not say there"
+    );
     // Another round of the same rows begins a display of its own.
     assert!(screen.apply(&said("base", "x", true, true)).is_empty());
     assert_eq!(brief(&screen.apply(&text("end"))), ["+cell-2 base", "+cell-3 end"]);

@@ -113,7 +113,7 @@ fn generated_rows_are_streamed_one_after_the_other() {
     assert_eq!(out.text(), "base\nA b.");
     terminal.emit(generated("r8", "y", false, true));
     terminal.emit(generated("base", "", false, true));
-    assert_eq!(out.text(), "base\nA b.\nr8\nx y\n");
+    assert_eq!(out.text(), "base\nA b.\nr8\n▸x y\n▸ departs from base · ‹…›: what base does not say there\n");
 }
 
 #[test]
