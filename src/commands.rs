@@ -27,6 +27,7 @@ mod runs;
 mod save_adapter;
 mod status;
 mod stop;
+mod sweep;
 mod time;
 mod train;
 mod unload;
@@ -97,6 +98,7 @@ const VERBS: &[Entry] = &[
     entry::<train::Train>(),
     entry::<watch::Watch>(),
     entry::<stop::Stop>(),
+    entry::<sweep::Sweep>(),
     entry::<eval::Eval>(),
     entry::<generate::Generate>(),
     entry::<chat::Chat>(),

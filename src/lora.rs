@@ -3,6 +3,7 @@
 mod adapter;
 mod config;
 mod peft;
+mod size;
 mod targets;
 
 pub use adapter::{Adapter, Site};

@@ -3,7 +3,7 @@
 use clap::Parser;
 use serde_json::json;
 
-use super::Verb;
+use super::{Verb, sweep};
 use crate::event::{Cell, Event, RunEnded, RunInfo, Table, Task, loss_chart, units};
 use crate::session::{Answer, Session};
 use crate::train::{RunRecord, checkpoint};
@@ -19,7 +19,8 @@ pub(super) struct Runs {
 impl Verb for Runs {
     fn run(self, session: &mut Session, task: Task<'_>) -> Answer {
         if let Some(id) = &self.id {
-            return show(&session.runs.open(id)?, task);
+            let run = session.runs.open(id)?;
+            return if sweep::is_sweep(&run) { sweep::show(&run, task) } else { show(&run, task) };
         }
         let runs = session.runs.list();
         if runs.is_empty() {

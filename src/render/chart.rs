@@ -60,7 +60,7 @@ impl Plot {
                 points,
                 color,
             });
-            color += usize::from(series.style != Style::Faint);
+            color += usize::from(matches!(series.style, Style::Bold | Style::Marked | Style::Points));
         }
         let all = || lines.iter().flat_map(|line| &line.points);
         let mut ys: Vec<f64> = all().map(|p| p.1).collect();
@@ -102,7 +102,7 @@ impl Plot {
 
     /// The lines with a name and at least a point, with their last value's place from 0 at the bottom to 1.
     pub(super) fn names(&self) -> impl Iterator<Item = (&Line, f64)> {
-        let named = self.lines.iter().filter(|line| !line.name.is_empty());
+        let named = self.lines.iter().filter(|line| !line.name.is_empty() && line.style != Style::Best);
         named.filter_map(|line| line.points.last().map(|p| (line, self.y.place(p.1))))
     }
 
@@ -255,7 +255,11 @@ pub fn describe(chart: &Chart) -> String {
     let plot = Plot::new(chart, 5, 5);
     let mut out = format!("{} over {}.", or(chart.y, "Values"), or(chart.x, "x"));
     let show = |v: f64| super::number::number(v, 3);
-    for line in plot.lines.iter().filter(|line| line.style != Style::Faint) {
+    for line in plot.lines.iter().filter(|line| !matches!(line.style, Style::Faint | Style::Bars | Style::Dots)) {
+        if let (Style::Best, [point]) = (line.style, &line.points[..]) {
+            out += &format!(" {}: {} at {}.", or(&line.name, "Best"), show(point.1), super::number::number(point.0, 0));
+            continue;
+        }
         let (Some(first), Some(last)) = (line.points.first(), line.points.last()) else { continue };
         let low = line.points.iter().fold(*first, |a, b| if b.1 < a.1 { *b } else { a });
         let x = |v: f64| super::number::number(v, if v.fract() == 0.0 { 0 } else { 4 });
