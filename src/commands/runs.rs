@@ -65,6 +65,8 @@ fn kind(run: &RunRecord) -> String {
 fn state(run: &RunRecord, made: usize) -> String {
     let steps = run.config["steps"].as_u64().unwrap_or(0) as usize;
     match run.result() {
+        Some(result) if sweep::is_sweep(run) && result["interrupted"] != true => String::new(),
+        Some(_) if sweep::is_sweep(run) => "stopped".to_owned(),
         _ if made >= steps => String::new(),
         Some(result) if result["interrupted"] == true => {
             format!("stopped, {} to go", units::count((steps - made) as u64))

@@ -23,8 +23,7 @@ use crate::session::{Answer, Session, Training};
 use crate::train::{Piece, Run};
 
 pub(super) use finish::{end, note_data};
-pub(super) use prepare::{config, template};
-
+pub(super) use prepare::{Material, config, template};
 /// Train the active adapter (or, with --full, every weight of the base)
 ///
 /// Without --epochs or --steps the data is gone through once. Training again goes on from where the adapter stands, with a new

@@ -84,7 +84,7 @@ impl Plot {
         let xs: Vec<f64> = all().map(|p| p.0).collect();
         let x_max = chart.x_max.filter(|x| x.abs() <= LARGEST);
         Self {
-            x: Axis::across(xs, x_max, across),
+            x: Axis::across(xs, x_max, across, matches!(chart.x, "rank" | "learning rate")),
             y: Axis::upwards(low, high, upwards),
             best: lowest(chart, &lines),
             clipped: ys.iter().filter(|&&y| y < low || y > high).count(),
@@ -121,11 +121,12 @@ impl Axis {
         Self::linear(low - pad, high + pad, ticks)
     }
 
-    /// The axis of steps, ranks or rates: from 0 if the data begins near it; logarithmic if the data's own steps are.
-    fn across(mut xs: Vec<f64>, x_max: Option<f64>, ticks: usize) -> Self {
+    /// The axis of steps, ranks or rates: from 0 if the data begins near it; logarithmic `by_factors`, or if the data's own steps are.
+    fn across(mut xs: Vec<f64>, x_max: Option<f64>, ticks: usize, by_factors: bool) -> Self {
         xs.sort_by(f64::total_cmp);
         xs.dedup();
-        if x_max.is_none() && is_geometric(&xs) {
+        let by_factors = by_factors && (2..=12).contains(&xs.len()) && xs[0] > 0.0;
+        if x_max.is_none() && (by_factors || is_geometric(&xs)) {
             let ticks = xs.iter().map(|&x| (x, tick_text(x, x))).collect();
             // A little air before the first and behind the last point.
             let air = (xs[xs.len() - 1] / xs[0]).powf(0.04);

@@ -67,7 +67,7 @@ impl Sweep {
         })?;
         let all = vary(all, &self.alpha, |setting, text, varied| {
             setting.lora.alpha = alpha(text, setting.lora.rank)?;
-            setting.say(varied, &format!("a{}", setting.lora.alpha));
+            setting.say(varied, &format!("a{}", short(setting.lora.alpha)));
             Ok(())
         })?;
         let all = vary(all, &self.targets, |setting, text, varied| {
@@ -136,6 +136,11 @@ impl Setting {
             self.name += &format!("-{what}");
         }
     }
+}
+
+/// A number as people write it.
+pub(super) fn short(x: f64) -> String {
+    if (1e-3..1e6).contains(&x) { x.to_string() } else { format!("{x:e}") }
 }
 
 /// Every setting with every value; `set` hears whether there are several.

@@ -1,21 +1,24 @@
 //! A sweep on disk: one run with all its trials, each a run within it; how one begins, is found again, and is shown.
 
+use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Instant;
 
 use serde_json::{Value, json};
 
-use super::super::train::{Train, config, template};
+use super::super::train::{Material, Train, config, template};
 use super::Sweep;
 use super::compare::Row;
 use super::course::{Course, Shape};
 use super::grid::Setting;
 use super::report::Report;
+use crate::data::Format;
 use crate::error::{Error, Result};
 use crate::event::{Event, Task, units};
 use crate::lora::Adapter;
-use crate::session::{Answer, Session};
-use crate::train::sweep::{Standing, Trial};
-use crate::train::{RunRecord, Saving, largest_batch};
+use crate::session::{Answer, Base, Session};
+use crate::train::sweep::{Standing, State, Trial};
+use crate::train::{RunRecord, Saving, Settings, largest_batch};
 
 /// How its trials stand, in the folder of the sweep.
 pub(super) const TRIALS: &str = "trials.json";
@@ -25,20 +28,34 @@ const HELD_OUT: &str = "--valid=0.1";
 impl Sweep {
     /// Reads the data and begins the sweep, or goes on with the one of this very line that has not come to its end.
     pub(super) fn open(self, session: &mut Session, task: Task<'_>) -> Result<Course> {
-        let base = session.base()?;
         let (settings, seeds) = (self.settings()?, self.seeds()?);
-        let mut parameters = Vec::new();
-        for setting in &settings {
-            parameters.push(Adapter::new(setting.lora.clone(), &base.decoder.linears, 0)?.parameters());
-        }
         let words = self.words_of_train(session)?;
         let flags = Train::parse(&words)?;
         let material = flags.material(session, task)?;
         let schedule = flags.schedule(&material)?;
-        let plan = flags.plan(&material, schedule.steps)?;
-        let held_out = material.held_out.as_ref().ok_or_else(|| Error::bug("a sweep without held-out rows"))?;
-        let fingerprint = material.tokenized.fingerprint();
+        let shape = Shape {
+            title: title(session.base()?, settings.len(), seeds.len()),
+            settings,
+            seeds,
+            steps: schedule.end(),
+            best_rate: self.best_lr,
+        };
+        let mut lone = Vec::new();
+        for i in 0..shape.len() {
+            let (setting, seed) = shape.of(i);
+            let mut arguments = words.clone();
+            arguments.push(format!("--learning-rate={}", setting.learning_rate));
+            arguments.extend([format!("--seed={seed}"), format!("--data-seed={}", self.seed)]);
+            lone.push((Train::parse(&arguments)?.settings(schedule)?, arguments));
+        }
+        let mut parameters = Vec::new();
+        for setting in &shape.settings {
+            let linears = &session.base()?.decoder.linears;
+            parameters.push(Adapter::new(setting.lora.clone(), linears, 0)?.parameters());
+        }
+
         let base = session.base()?;
+        let (fingerprint, location) = (material.tokenized.fingerprint(), base.opened.location.clone());
         let identity = json!({
             "words": lasting(&session.words),
             "model": base.opened.name,
@@ -46,98 +63,89 @@ impl Sweep {
             "data": fingerprint,
         });
         let earlier = if self.fresh { None } else { find(session, &identity) };
-        let title = format!(
-            "sweep on {} · {}, {}",
-            base.title(),
-            units::plural(settings.len() * seeds.len(), "trial"),
-            units::plural(seeds.len(), "seed")
-        );
-        let location = base.opened.location.clone();
-        let whole = |settings: &crate::train::Settings| {
-            config(session, &material.data, Some(held_out), settings, &material.options, None)
-        };
-
-        let shape = Shape { settings, seeds, steps: schedule.end(), title, best_rate: self.best_lr };
-        let mut top = whole(&flags.settings(schedule)?)?;
-        top["sweep"] = identity;
-        top["adapter"] = json!(units::plural(shape.settings.len() * shape.seeds.len(), "trial"));
-        top["title"] = json!(shape.title);
-        top["seeds"] = json!(shape.seeds);
         let standings = earlier.as_ref().map(|run| standings(run, &shape)).transpose()?;
-        let names: Vec<String> = shape.names();
-        check_names(session, &shape, &names, earlier.as_ref(), task)?;
+        check_names(session, &shape, earlier.as_ref(), task)?;
+
+        let held_out = material.held_out.as_ref();
+        let config = |settings: &Settings| config(session, &material.data, held_out, settings, &material.options, None);
+        let mut whole = config(&lone[0].0)?;
+        whole["sweep"] = identity;
+        whole["adapter"] = json!(units::plural(shape.len(), "trial"));
+        whole["title"] = json!(shape.title);
         let recorder = match &earlier {
-            Some(run) => session.runs.reopen(run, &top, 0)?,
-            None => session.runs.begin(&top)?,
+            Some(run) => session.runs.reopen(run, &whole, 0)?,
+            None => session.runs.begin(&whole)?,
         };
-        let prompts = template(&material.data, &material.tokenized);
+        let template = template(&material.data, &material.tokenized);
         let mut trials = Vec::new();
-        for (i, name) in names.iter().enumerate() {
-            let (setting, seed) = shape.of(i);
-            let mut arguments = words.clone();
-            arguments.push(format!("--learning-rate={}", setting.learning_rate));
-            arguments.extend([format!("--seed={seed}"), format!("--data-seed={}", self.seed)]);
-            let settings = Train::parse(&arguments)?.settings(schedule)?;
-            let mut config = whole(&settings)?;
+        for ((i, name), (settings, arguments)) in shape.names().iter().enumerate().zip(lone) {
+            let mut config = config(&settings)?;
             config["adapter"] = json!(name);
-            config["title"] = json!(format!("{name} on {}", session.base()?.title()));
-            config["lora"] = setting.lora.to_peft(&session.base()?.decoder.linears, &location);
-            let standing = (standings.as_ref().and_then(|all| all.get(i).cloned()))
+            config["title"] = json!(format!("{name} on {}", base.title()));
+            config["lora"] = shape.of(i).0.lora.to_peft(&base.decoder.linears, &location);
+            let standing = (standings.as_ref().map(|all| all[i].clone()))
                 .unwrap_or_else(|| Standing::new(name, parameters[i / shape.seeds.len()]));
             let saving = Saving {
                 arguments,
                 data: fingerprint.clone(),
                 base: location.clone(),
-                template: prompts.clone().map(Option::unwrap_or_default),
+                template: template.clone().map(Option::unwrap_or_default),
                 steps_before: 0,
             };
             let recorder = session.runs.begin_within(&recorder.id, name, &config, standing.step)?;
             trials.push(Trial { standing, settings, recorder, saving, optimizer: None });
         }
         let made: usize = trials.iter().map(|trial| trial.standing.step).sum();
-        if made > 0 {
-            let done = trials.iter().filter(|trial| trial.standing.state != crate::train::sweep::State::Open).count();
-            let of = units::plural(trials.len(), "trial");
-            task.emit(Event::Text(format!("sweep {} goes on: {done} of {of} have ended", recorder.id)));
+        let ended = trials.iter().filter(|trial| trial.standing.state != State::Open).count();
+        if made > 0 && ended < trials.len() {
+            let trials = units::plural(trials.len(), "trial");
+            task.emit(Event::Text(format!("sweep {} goes on: {ended} of {trials} have ended", recorder.id)));
         }
-        let (rows, _) =
-            largest_batch(&material.tokenized.samples, &material.tokenized.packs, trials[0].settings.batch_size);
         let looks = self.shared.0.iter().any(|word| word.starts_with("--eval-every="));
-        let material = material;
+        let eval_every = if looks { flags.plan(&material, shape.steps)?.eval_every } else { shape.steps };
+        let Material { data, tokenized, held_out, options } = material;
+        let (rows, _) = largest_batch(&tokenized.samples, &tokenized.packs, trials[0].settings.batch_size);
         Ok(Course {
-            eval_every: if looks { plan.eval_every } else { schedule.end() },
-            parallel: self.parallel,
-            halving: self.halving,
             attached: vec![false; trials.len()],
             shape,
             trials,
+            parallel: self.parallel,
+            halving: self.halving,
+            eval_every,
             rows,
-            samples: Arc::from(material.tokenized.samples),
-            packs: Arc::from(material.tokenized.packs),
-            data: material.data,
-            held_out: material.held_out.ok_or_else(|| Error::bug("a sweep without held-out rows"))?,
-            options: material.options,
-            template: prompts,
+            samples: Arc::from(tokenized.samples),
+            packs: Arc::from(tokenized.packs),
+            data,
+            held_out: held_out.ok_or_else(|| Error::bug("a sweep without held-out rows"))?,
+            options,
+            template,
             recorder,
             made_before: made,
-            norms: std::collections::HashMap::new(),
+            norms: HashMap::new(),
             groups: Vec::new(),
-            begun: std::time::Instant::now(),
+            begun: Instant::now(),
         })
     }
 
     /// What `train` would be told of the data and of the steps.
     fn words_of_train(&self, session: &Session) -> Result<Vec<String>> {
+        session.base()?;
         let mut words = vec![self.data.clone()];
         words.extend(self.shared.0.iter().cloned());
         words.push(format!("--data-seed={}", self.seed));
         let says = self.shared.0.iter().any(|word| word.starts_with("--valid="));
-        let name = session.find_data(&self.data, crate::data::Format::Auto)?.name;
+        let name = session.find_data(&self.data, Format::Auto)?.name;
         if !says && !session.data.iter().any(|data| data.name == format!("{name}.valid")) {
             words.push(HELD_OUT.to_owned());
         }
         Ok(words)
     }
+}
+
+/// As "sweep on SmolLM2-135M · NF4 · 12 trials, 2 seeds".
+fn title(base: &Base, settings: usize, seeds: usize) -> String {
+    let seeds_text = if seeds > 1 { format!(", {seeds} seeds") } else { String::new() };
+    format!("sweep on {} · {}{seeds_text}", base.title(), units::plural(settings * seeds, "trial"))
 }
 
 /// The words of a sweep that say what is trained, not how.
@@ -174,15 +182,9 @@ fn standings(run: &RunRecord, shape: &Shape) -> Result<Vec<Standing>> {
 }
 
 /// Checks that the names of the trials are free: those of an earlier sweep are, because their run keeps them.
-fn check_names(
-    session: &Session,
-    shape: &Shape,
-    names: &[String],
-    own: Option<&RunRecord>,
-    task: Task<'_>,
-) -> Result<()> {
+fn check_names(session: &Session, shape: &Shape, own: Option<&RunRecord>, task: Task<'_>) -> Result<()> {
     let mut kept: Vec<&str> = Vec::new();
-    for name in names.iter().chain(shape.settings.iter().map(|setting| &setting.name)) {
+    for name in shape.names().iter().chain(shape.settings.iter().map(|setting| &setting.name)) {
         session.check_not_merged(name)?;
         let Some(live) = session.adapters.iter().find(|live| live.name == *name) else { continue };
         match live.run.as_deref().and_then(|run| run.split_once('/')) {
@@ -231,6 +233,11 @@ pub(in crate::commands) fn show(run: &RunRecord, task: Task<'_>) -> Answer {
 }
 
 impl Shape {
+    /// How many trials there are.
+    pub(super) fn len(&self) -> usize {
+        self.settings.len() * self.seeds.len()
+    }
+
     /// Setting and seed of the trial in place `i`.
     pub(super) fn of(&self, i: usize) -> (&Setting, u64) {
         (&self.settings[i / self.seeds.len()], self.seeds[i % self.seeds.len()])
@@ -242,7 +249,7 @@ impl Shape {
             let (setting, seed) = self.of(i);
             format!("{}-s{seed}", setting.name)
         };
-        (0..self.settings.len() * self.seeds.len()).map(name).collect()
+        (0..self.len()).map(name).collect()
     }
 
     /// What is shown of trials that stand like this.

@@ -4,6 +4,7 @@ use serde_json::{Value, json};
 
 use super::super::arguments::json_number;
 use super::compare::{Row, front, lowest_and_chosen, mean, variance};
+use super::grid::short as number_text;
 use crate::event::{Cell, Chart, Series, Sheet, Style, Table, units};
 use crate::train::sweep::{Standing, State, state_bytes};
 
@@ -100,7 +101,7 @@ impl Report<'_> {
             |row: &Row<'_>| mean(&row.trials.iter().filter_map(|(_, trial)| trial.update_ratio).collect::<Vec<_>>());
         let mut columns = vec![
             column("rank", true, &|_, row| Cell::Count(lora(row).rank as u64)),
-            column("alpha", true, &|_, row| Cell::Text(lora(row).alpha.to_string())),
+            column("alpha", true, &|_, row| Cell::Text(number_text(lora(row).alpha))),
             column("scale", false, &|_, row| Cell::Text(short(lora(row).scale()))),
             column("targets", false, &|_, row| Cell::Text(lora(row).targets.text())),
             column("dropout", false, &|_, row| Cell::Text(lora(row).dropout.to_string())),
