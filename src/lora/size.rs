@@ -28,3 +28,37 @@ impl Adapter {
         sum.max(0.0) * f64::from(site.scale) * f64::from(site.scale)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::lora::{Init, LoraConfig, Role, Targets};
+    use crate::ops::Rng;
+
+    #[test]
+    fn it_is_the_norm_of_what_is_added() {
+        let linear =
+            |path: &str, out, input| LinearInfo { path: path.to_owned(), out, input, layer: 0, role: Role::Mlp };
+        let linears = [linear("layers.0.up_proj", 7, 5), linear("layers.0.down_proj", 5, 7)];
+        let config = LoraConfig {
+            rank: 3,
+            alpha: 4.5,
+            dropout: 0.0,
+            targets: Targets::Names(vec!["up_proj".into()]),
+            layers: None,
+            rslora: false,
+            init: Init::Default,
+            rank_pattern: Vec::new(),
+            alpha_pattern: Vec::new(),
+        };
+        let mut adapter = Adapter::new(config, &linears, 1).unwrap();
+        assert_eq!(adapter.update_squared(0, &linears[0]), 0.0, "lora_B is zero");
+        let mut rng = Rng::new(2);
+        adapter.params.host_mut().iter_mut().for_each(|x| *x = rng.normal() as f32);
+        let mut added = vec![0.0; 35];
+        adapter.add_delta(0, &linears[0], 1.0, &mut added);
+        let expected: f64 = added.iter().map(|x| f64::from(*x).powi(2)).sum();
+        assert!((adapter.update_squared(0, &linears[0]) / expected - 1.0).abs() < 1e-5);
+        assert_eq!(adapter.update_squared(1, &linears[1]), 0.0, "it does not sit there");
+    }
+}

@@ -1,6 +1,6 @@
 //! Trials of a sweep: adapters trained on the same rows in the same order, as many at a time over one pass of the base as fit.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -162,6 +162,11 @@ fn go<'a>(
         let step = trainer.step;
         if step == leg.until || (step > 0 && step.is_multiple_of(leg.eval_every)) {
             look(trials, leg, ground, task, told)?;
+            for place in (0..leg.members.len()).rev() {
+                if matches!(trials[leg.members[place]].standing.state, State::Failed(_)) {
+                    leave(trials, leg, trainer, ground, place);
+                }
+            }
             begun = Instant::now();
         }
         if step >= leg.until || leg.members.is_empty() {
@@ -183,15 +188,7 @@ fn go<'a>(
                 Ok(report) => trial.made(&report),
                 Err(error) => {
                     trial.standing.state = State::Failed(error.message().to_owned());
-                    trial.recorder.note(trial.saving.save(
-                        leg.adapters[place],
-                        ground.decoder,
-                        &trial.dir().join("adapter"),
-                        step,
-                    ));
-                    trainer.leave(place);
-                    leg.members.remove(place);
-                    leg.adapters.remove(place);
+                    leave(trials, leg, trainer, ground, place);
                 }
             }
         }
@@ -202,6 +199,15 @@ fn go<'a>(
             saved = Instant::now();
         }
     }
+}
+
+/// Takes a member that failed out; its adapter is kept as it stood before.
+fn leave(trials: &mut [Trial], leg: &mut Leg<'_>, trainer: &mut Trainer, ground: &Ground<'_>, place: usize) {
+    let trial = &mut trials[leg.members.remove(place)];
+    let adapter = leg.adapters.remove(place);
+    let dir = trial.dir().join("adapter");
+    trial.recorder.note(trial.saving.save(adapter, ground.decoder, &dir, trial.standing.step));
+    trainer.leave(place);
 }
 
 /// Evaluates each member on the held-out rows, unless that was done before.
@@ -221,7 +227,7 @@ fn look(
             standing.seconds += begun.elapsed().as_secs_f64();
             standing.peak_memory_bytes = memory::peak_resident();
             if !evaluation.loss.is_finite() {
-                standing.state = State::Failed("the held-out loss is no number".to_owned());
+                standing.state = State::Failed(format!("step {step}: the held-out loss is {}", evaluation.loss));
                 continue;
             }
             let best = standing.evals.iter().all(|(_, loss)| evaluation.loss < *loss);
@@ -255,7 +261,7 @@ fn save(trials: &mut [Trial], leg: &Leg<'_>, trainer: &Trainer, decoder: &Decode
 }
 
 impl Trial {
-    fn dir(&self) -> std::path::PathBuf {
+    fn dir(&self) -> PathBuf {
         self.recorder.dir().to_owned()
     }
 

@@ -371,9 +371,12 @@ fn tell(shape: &Shape, trials: &[Trial], together: usize, task: Task<'_>) {
     let is_open = |standing: &&crate::train::sweep::Standing| standing.state == State::Open;
     let done: usize = standings.iter().map(|standing| standing.step).sum();
     let left: usize = standings.iter().copied().filter(|s| is_open(s)).map(|s| shape.steps - s.step).sum();
+    let last = standings.iter().rfind(|standing| standing.state == State::Done);
+    let result = last.and_then(|standing| Some(format!("{} {:.4}", standing.name, standing.eval_loss()?)));
+    let together = (together > 1).then(|| format!("{together} trials together"));
     task.emit(Event::Progress(Progress {
         label: "training".to_owned(),
-        detail: if together > 1 { format!("{together} trials together") } else { String::new() },
+        detail: together.into_iter().chain(result).collect::<Vec<_>>().join(" · "),
         done: done as u64,
         total: (done + left) as u64,
         unit: Unit::Items,

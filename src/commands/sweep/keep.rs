@@ -1,6 +1,7 @@
 //! A sweep on disk: one run with all its trials, each a run within it; how one begins, is found again, and is shown.
 
 use std::collections::HashMap;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -12,7 +13,7 @@ use super::compare::Row;
 use super::course::{Course, Shape};
 use super::grid::Setting;
 use super::report::Report;
-use crate::data::Format;
+use crate::data::{Format, Sample};
 use crate::error::{Error, Result};
 use crate::event::{Event, Task, units};
 use crate::lora::Adapter;
@@ -61,6 +62,7 @@ impl Sweep {
             "model": base.opened.name,
             "type": base.type_name(),
             "data": fingerprint,
+            "held_out": material.held_out.as_ref().map(|held_out| fingerprint_of(&held_out.samples)),
         });
         let earlier = if self.fresh { None } else { find(session, &identity) };
         let standings = earlier.as_ref().map(|run| standings(run, &shape)).transpose()?;
@@ -140,6 +142,13 @@ impl Sweep {
         }
         Ok(words)
     }
+}
+
+/// A number that differs where held-out rows do.
+fn fingerprint_of(samples: &[Sample]) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    samples.iter().for_each(|sample| (&sample.ids, &sample.labels).hash(&mut hasher));
+    hasher.finish()
 }
 
 /// As "sweep on SmolLM2-135M · NF4 · 12 trials, 2 seeds".
