@@ -29,6 +29,7 @@ mod shrink;
 mod spectrum;
 mod status;
 mod stop;
+mod sweep;
 mod time;
 mod train;
 mod unload;
@@ -99,6 +100,7 @@ const VERBS: &[Entry] = &[
     entry::<train::Train>(),
     entry::<watch::Watch>(),
     entry::<stop::Stop>(),
+    entry::<sweep::Sweep>(),
     entry::<eval::Eval>(),
     entry::<generate::Generate>(),
     entry::<chat::Chat>(),

@@ -56,6 +56,8 @@ pub enum Event {
     Chart(Chart),
     /// Numbers as colours.
     Heat(Heat),
+    /// A chart with its table, both of which fill while something goes on.
+    Sheet(Sheet),
     /// A memory breakdown.
     Memory(MemoryReport),
     /// Tokens of a data set with what training does with each.
@@ -158,6 +160,16 @@ pub struct Chart {
     pub x_max: Option<f64>,
 }
 
+/// A chart and its table as they stand; each takes the place of the one before.
+#[derive(Debug, Clone, Default)]
+pub struct Sheet {
+    /// Its title stands above both.
+    pub chart: Chart,
+    pub table: Table,
+    /// Whether nothing more comes.
+    pub ends: bool,
+}
+
 /// A line of a [`Chart`].
 #[derive(Debug, Clone)]
 pub struct Series {
@@ -176,6 +188,15 @@ pub enum Style {
     Bold,
     /// Dashed, each point marked: evaluations.
     Marked,
+    /// A line with its points: results over what was varied.
+    Points,
+    /// Upright bars, each from one point to the next: how far results of one kind lie apart. They have the colour of the line that
+    /// follows, as dots have.
+    Bars,
+    /// Points alone, which stand out.
+    Dots,
+    /// The point that matters most.
+    Best,
 }
 
 /// Generated texts side by side: prompts by combinations of adapters.

@@ -3,6 +3,7 @@
 mod adapter;
 mod config;
 mod peft;
+mod size;
 mod spectrum;
 mod targets;
 

@@ -1,15 +1,18 @@
 //! Training: one visible loop over a [`Trainer`] that makes one optimizer step at a time.
 
 pub mod checkpoint;
+mod learner;
 mod optimizer;
 mod record;
 mod run;
 mod schedule;
+pub mod sweep;
 mod trainer;
 
 pub use checkpoint::Checkpoint;
+pub use learner::Learner;
 pub use optimizer::Optimizer;
 pub use record::{Recorder, RunRecord, Runs};
 pub use run::{HeldOut, Outcome, Piece, Plan, Run, Saving};
 pub use schedule::{Schedule, Shape};
-pub use trainer::{Settings, StepReport, Subject, Trainer};
+pub use trainer::{Settings, StepReport, Subject, Trainer, largest_batch};

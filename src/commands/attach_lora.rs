@@ -96,14 +96,7 @@ impl Verb for AttachLora {
 
 impl AttachLora {
     fn config(&self) -> Result<LoraConfig> {
-        let alpha = match self.alpha.strip_suffix('r') {
-            Some("") => self.rank as f64,
-            Some(times) => times.parse::<f64>().unwrap_or(f64::NAN) * self.rank as f64,
-            None => self.alpha.parse().unwrap_or(f64::NAN),
-        };
-        if alpha.is_nan() {
-            return Err(Error::usage(format!("--alpha {}: a number, r or 2r is needed", self.alpha)));
-        }
+        let alpha = alpha(&self.alpha, self.rank)?;
         let pair = |text: &String| -> Result<(String, usize)> {
             let (pattern, rank) = text.split_once('=').unwrap_or((text, ""));
             let rank = rank.parse().map_err(|_| {
@@ -125,6 +118,19 @@ impl AttachLora {
         config.validate()?;
         Ok(config)
     }
+}
+
+/// What `--alpha` means at this rank: a number, `r`, or `2r` for twice the rank.
+pub(super) fn alpha(text: &str, rank: usize) -> Result<f64> {
+    let alpha = match text.strip_suffix('r') {
+        Some("") => rank as f64,
+        Some(times) => times.parse::<f64>().unwrap_or(f64::NAN) * rank as f64,
+        None => text.parse().unwrap_or(f64::NAN),
+    };
+    if alpha.is_nan() {
+        return Err(Error::usage(format!("--alpha {text}: a number, r or 2r is needed")));
+    }
+    Ok(alpha)
 }
 
 /// A learning rate to start from: 2e-4, usual for adapters at a width of 4096, and more for narrower models by the square root of

@@ -3,7 +3,7 @@
 use clap::Parser;
 use serde_json::json;
 
-use super::Verb;
+use super::{Verb, sweep};
 use crate::event::{Cell, Event, RunEnded, RunInfo, Table, Task, loss_chart, units};
 use crate::session::{Answer, Session};
 use crate::train::{RunRecord, checkpoint};
@@ -19,7 +19,8 @@ pub(super) struct Runs {
 impl Verb for Runs {
     fn run(self, session: &mut Session, task: Task<'_>) -> Answer {
         if let Some(id) = &self.id {
-            return show(&session.runs.open(id)?, task);
+            let run = session.runs.open(id)?;
+            return if sweep::is_sweep(&run) { sweep::show(&run, task) } else { show(&run, task) };
         }
         let runs = session.runs.list();
         if runs.is_empty() {
@@ -64,6 +65,8 @@ fn kind(run: &RunRecord) -> String {
 fn state(run: &RunRecord, made: usize) -> String {
     let steps = run.config["steps"].as_u64().unwrap_or(0) as usize;
     match run.result() {
+        Some(result) if sweep::is_sweep(run) && result["interrupted"] != true => String::new(),
+        Some(_) if sweep::is_sweep(run) => "stopped".to_owned(),
         _ if made >= steps => String::new(),
         Some(result) if result["interrupted"] == true => {
             format!("stopped, {} to go", units::count((steps - made) as u64))

@@ -22,8 +22,8 @@ use crate::model::tokenizer::Message;
 use crate::session::{Answer, Session, Training};
 use crate::train::{Piece, Run};
 
-pub(super) use finish::end;
-
+pub(super) use finish::{end, note_data};
+pub(super) use prepare::{Material, config, template};
 /// Train the active adapter (or, with --full, every weight of the base)
 ///
 /// Without --epochs or --steps the data is gone through once. Training again goes on from where the adapter stands, with a new
@@ -121,6 +121,9 @@ pub(super) struct Train {
     /// Seed of the order and of dropout
     #[arg(long, default_value = "0")]
     seed: u64,
+    /// Seed of the order alone, and of what --valid holds out; --seed if not given
+    #[arg(long)]
+    data_seed: Option<u64>,
 }
 
 impl Verb for Train {

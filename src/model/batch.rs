@@ -59,16 +59,20 @@ impl Batch {
         self.ids.len()
     }
 
-    /// What adapters do on linear layer `index`; `key` seeds their dropout.
-    pub(super) fn lora<'a>(&self, index: usize, adapters: &[&'a Adapter], key: Option<u64>) -> Vec<LoraUse<'a>> {
+    /// What adapters do on linear layer `index`; `keys` seed their dropout, by slot. A mask depends on the rows of its adapter
+    /// alone, not on what else is in the batch.
+    pub(super) fn lora<'a>(&self, index: usize, adapters: &[&'a Adapter], keys: Option<&[u64]>) -> Vec<LoraUse<'a>> {
         let mut out = Vec::new();
+        let mut before = vec![0; adapters.len()];
         for (rows, uses) in &self.segments {
             for (i, used) in uses.iter().enumerate() {
                 let adapter = adapters[used.slot];
                 let Some(site) = &adapter.sites[index] else { continue };
                 let p = adapter.config.dropout as f32;
-                let part = (index as u64) << 32 ^ (rows.start as u64) << 8 ^ i as u64;
-                let dropout = key.filter(|_| p > 0.0).map(|key| Dropout { p, key: mix(key ^ mix(part)) });
+                let part = (index as u64) << 32 ^ (before[used.slot] as u64) << 8 ^ i as u64;
+                let key = keys.filter(|_| p > 0.0).map(|keys| keys[used.slot]);
+                let dropout = key.map(|key| Dropout { p, key: mix(key ^ mix(part)) });
+                before[used.slot] += rows.len();
                 out.push(LoraUse {
                     rows: rows.clone(),
                     slot: used.slot,

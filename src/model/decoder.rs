@@ -50,8 +50,8 @@ pub struct Pass<'a> {
     pub backend: &'a dyn Backend,
     pub adapters: &'a [&'a Adapter],
     pub cancel: &'a Cancel,
-    /// Seed of dropout in training; `None` leaves it out.
-    pub dropout: Option<u64>,
+    /// Seeds of dropout in training, one for each adapter; `None` leaves it out.
+    pub dropout: Option<&'a [u64]>,
 }
 
 /// Rows whose next token is scored, with that token.

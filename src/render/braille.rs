@@ -31,7 +31,7 @@ pub fn braille(chart: &Chart, width: usize, height: usize, ink: Ink) -> String {
     let columns = width.saturating_sub(left + beside).max(8);
 
     let mut grid = Grid::new(columns, height);
-    for style in [Style::Faint, Style::Bold, Style::Marked] {
+    for style in [Style::Faint, Style::Bars, Style::Bold, Style::Marked, Style::Points, Style::Dots, Style::Best] {
         for line in plot.lines.iter().filter(|line| line.style == style) {
             grid.line(line, &plot);
         }
@@ -101,7 +101,7 @@ struct Grid {
 struct Dots {
     /// Braille's bits, as in the code points from U+2800.
     bits: u8,
-    marked: bool,
+    mark: Option<char>,
     faint: bool,
     color: usize,
 }
@@ -121,7 +121,12 @@ impl Grid {
         if let [only] = points[..] {
             self.dot(only, line);
         }
-        for pair in points.windows(2) {
+        let pairs: Vec<_> = match line.style {
+            Style::Dots | Style::Best => Vec::new(),
+            Style::Bars => points.chunks_exact(2).collect(),
+            _ => points.windows(2).collect(),
+        };
+        for pair in pairs {
             let ((x0, y0), (x1, y1)) = (pair[0], pair[1]);
             let steps = (x1 - x0).abs().max((y1 - y0).abs()).max(1);
             for step in 0..=steps {
@@ -133,9 +138,15 @@ impl Grid {
                 }
             }
         }
-        if line.style == Style::Marked && points.len() <= self.columns {
+        let mark = match line.style {
+            Style::Marked | Style::Dots => '•',
+            Style::Points => '◦',
+            Style::Best => '◆',
+            Style::Faint | Style::Bold | Style::Bars => return,
+        };
+        if points.len() <= self.columns {
             for (x, y) in points {
-                self.cells[(y / 4) as usize * self.columns + (x / 2) as usize].marked = true;
+                self.cells[(y / 4) as usize * self.columns + (x / 2) as usize].mark = Some(mark);
                 self.dot((x, y), line);
             }
         }
@@ -174,10 +185,10 @@ impl Grid {
 
 impl Dots {
     fn character(&self) -> char {
-        match self.bits {
-            _ if self.marked => '•',
-            0 => ' ',
-            bits => char::from_u32(0x2800 + u32::from(bits)).unwrap_or(' '),
+        match (self.mark, self.bits) {
+            (Some(mark), _) => mark,
+            (None, 0) => ' ',
+            (None, bits) => char::from_u32(0x2800 + u32::from(bits)).unwrap_or(' '),
         }
     }
 }

@@ -60,7 +60,7 @@ impl Plot {
                 points,
                 color,
             });
-            color += usize::from(series.style != Style::Faint);
+            color += usize::from(matches!(series.style, Style::Bold | Style::Marked | Style::Points));
         }
         let all = || lines.iter().flat_map(|line| &line.points);
         let mut ys: Vec<f64> = all().map(|p| p.1).collect();
@@ -84,7 +84,7 @@ impl Plot {
         let xs: Vec<f64> = all().map(|p| p.0).collect();
         let x_max = chart.x_max.filter(|x| x.abs() <= LARGEST);
         Self {
-            x: Axis::across(xs, x_max, across),
+            x: Axis::across(xs, x_max, across, matches!(chart.x, "rank" | "learning rate")),
             y: Axis::upwards(low, high, upwards),
             best: lowest(chart, &lines),
             clipped: ys.iter().filter(|&&y| y < low || y > high).count(),
@@ -102,7 +102,7 @@ impl Plot {
 
     /// The lines with a name and at least a point, with their last value's place from 0 at the bottom to 1.
     pub(super) fn names(&self) -> impl Iterator<Item = (&Line, f64)> {
-        let named = self.lines.iter().filter(|line| !line.name.is_empty());
+        let named = self.lines.iter().filter(|line| !line.name.is_empty() && line.style != Style::Best);
         named.filter_map(|line| line.points.last().map(|p| (line, self.y.place(p.1))))
     }
 
@@ -121,11 +121,12 @@ impl Axis {
         Self::linear(low - pad, high + pad, ticks)
     }
 
-    /// The axis of steps, ranks or rates: from 0 if the data begins near it; logarithmic if the data's own steps are.
-    fn across(mut xs: Vec<f64>, x_max: Option<f64>, ticks: usize) -> Self {
+    /// The axis of steps, ranks or rates: from 0 if the data begins near it; logarithmic `by_factors`, or if the data's own steps are.
+    fn across(mut xs: Vec<f64>, x_max: Option<f64>, ticks: usize, by_factors: bool) -> Self {
         xs.sort_by(f64::total_cmp);
         xs.dedup();
-        if x_max.is_none() && is_geometric(&xs) {
+        let by_factors = by_factors && (2..=12).contains(&xs.len()) && xs[0] > 0.0;
+        if x_max.is_none() && (by_factors || is_geometric(&xs)) {
             let ticks = xs.iter().map(|&x| (x, tick_text(x, x))).collect();
             // A little air before the first and behind the last point.
             let air = (xs[xs.len() - 1] / xs[0]).powf(0.04);
@@ -255,7 +256,11 @@ pub fn describe(chart: &Chart) -> String {
     let plot = Plot::new(chart, 5, 5);
     let mut out = format!("{} over {}.", or(chart.y, "Values"), or(chart.x, "x"));
     let show = |v: f64| super::number::number(v, 3);
-    for line in plot.lines.iter().filter(|line| line.style != Style::Faint) {
+    for line in plot.lines.iter().filter(|line| !matches!(line.style, Style::Faint | Style::Bars | Style::Dots)) {
+        if let (Style::Best, [point]) = (line.style, &line.points[..]) {
+            out += &format!(" {}: {} at {}.", or(&line.name, "Best"), show(point.1), super::number::number(point.0, 0));
+            continue;
+        }
         let (Some(first), Some(last)) = (line.points.first(), line.points.last()) else { continue };
         let low = line.points.iter().fold(*first, |a, b| if b.1 < a.1 { *b } else { a });
         let x = |v: f64| super::number::number(v, if v.fract() == 0.0 { 0 } else { 4 });

@@ -16,7 +16,7 @@ use super::ansi;
 use super::palette::{DARK, LIGHT};
 use crate::event::{Event, units};
 
-pub(super) use dashboard::dashboard;
+pub(super) use dashboard::{dashboard, sheet};
 pub(super) use progress::progress;
 pub(super) use rows::rows;
 

@@ -170,13 +170,20 @@ impl<P: Pen> Picture<'_, P> {
         let (faint, rest): (Vec<&Line>, Vec<&Line>) =
             self.plot.lines.iter().partition(|line| line.style == Style::Faint);
         for line in faint.into_iter().chain(rest) {
-            let color = Color::Series(line.color);
+            let color = if line.style == Style::Best { Color::Best } else { Color::Series(line.color) };
             let points: Vec<Point> = line.points.iter().map(|&p| self.frame.at(&self.plot, p)).collect();
             let path = thin_out(&points, most);
             match line.style {
                 Style::Faint => self.pen.path(&path, 1.0, color.at(0.38))?,
                 Style::Bold => self.pen.path(&path, 2.4, color.at(1.0))?,
                 Style::Marked => self.pen.dashed(&path, 1.6, color.at(1.0))?,
+                Style::Points => {
+                    self.pen.path(&path, 2.0, color.at(1.0))?;
+                    points.iter().try_for_each(|&at| self.pen.dot(at, 2.4, color.at(1.0)))?;
+                }
+                Style::Bars => points.chunks(2).try_for_each(|bar| self.pen.path(bar, 1.4, color.at(0.75)))?,
+                Style::Dots => points.iter().try_for_each(|&at| self.pen.dot(at, 4.4, color.at(1.0)))?,
+                Style::Best => points.iter().try_for_each(|&at| self.pen.dot(at, 5.6, color.at(1.0)))?,
             }
             // A line of one point needs a mark to be seen.
             if line.style == Style::Marked || points.len() == 1 {

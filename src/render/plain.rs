@@ -3,7 +3,7 @@
 use super::ansi::{self, Ink};
 use super::drawing::Drawing;
 use super::{board, heat, memory, rows, table, tokens};
-use crate::event::{Event, Page, Progress, Unit, units};
+use crate::event::{Event, Page, Progress, Sheet, Unit, units};
 
 /// Makes text of events: lines of at most `width` columns, with ANSI colours if `color`.
 #[derive(Debug, Clone, Copy)]
@@ -44,6 +44,8 @@ impl Plain {
                 lines(&title) + &drawing.draw(chart, width, ink)
             }
             Event::Heat(map) => heat::heat(map, width, ink),
+            Event::Sheet(sheet) if !sheet.ends => String::new(),
+            Event::Sheet(sheet) => self.sheet(sheet, drawing),
             Event::Memory(report) => memory::memory(report, width, ink),
             Event::Tokens(sample) => tokens::tokens(sample, width, ink),
             Event::Outputs(outputs) => rows::outputs(outputs, width, ink),
@@ -60,6 +62,20 @@ impl Plain {
             Event::RunEnded(ended) => board::ended(ended, width, ink, drawing),
             Event::Progress(_) | Event::Step(_) | Event::Evaluated(_) => String::new(),
         }
+    }
+}
+
+impl Plain {
+    /// A chart above its table, whether more is to come or not.
+    pub(super) fn sheet(&self, sheet: &Sheet, drawing: Drawing) -> String {
+        let has_points = sheet.chart.series.iter().any(|series| !series.points.is_empty());
+        let chart = if has_points {
+            self.drawn(&Event::Chart(sheet.chart.clone()), drawing) + "\n"
+        } else {
+            let title = ansi::wrap(&ansi::clean(&sheet.chart.title), self.width.max(1));
+            lines(&Ink::new(self.color).bold(&title))
+        };
+        chart + &table::table(&sheet.table, self.width.max(1), Ink::new(self.color))
     }
 }
 

@@ -4,11 +4,12 @@ use std::time::{Duration, Instant};
 
 use super::ansi::Ink;
 use super::board::Board;
+use super::drawing::Drawing;
 use super::html;
 use super::output::{Bundle, Output};
 use super::plain::{self, Plain};
 use super::rows::{self, Row};
-use crate::event::{Event, Page, Progress, RunEnded};
+use crate::event::{Event, Page, Progress, RunEnded, Sheet};
 
 /// The text form of every display.
 const TEXT: Plain = Plain { width: 100, color: false };
@@ -26,6 +27,7 @@ pub struct Screen {
     run: Option<Run>,
     bar: Option<Bar>,
     generation: Option<Generation>,
+    sheet: Option<Filling>,
     /// The display of a bar that has ended, if nothing stands below it.
     vacant: Option<String>,
     /// The display that was begun last, if nothing stands below it.
@@ -48,6 +50,13 @@ struct Bar {
     moved: bool,
 }
 
+/// A sheet that fills.
+struct Filling {
+    sheet: Sheet,
+    id: Option<String>,
+    moved: bool,
+}
+
 #[derive(Default)]
 struct Generation {
     rows: Vec<Row>,
@@ -65,6 +74,7 @@ impl Screen {
             run: None,
             bar: None,
             generation: None,
+            sheet: None,
             vacant: None,
             lowest: None,
             patience: PATIENCE,
@@ -101,10 +111,12 @@ impl Screen {
                 self.move_run(event);
                 self.end_run(ended, &mut out);
             }
+            Event::Sheet(sheet) => self.fill(sheet, &mut out),
             Event::Clear => self.clear(&mut out),
             _ => {
                 self.end_generation(&mut out);
                 self.show_run(&mut out);
+                self.draw_sheet(&mut out);
                 self.once(event, &mut out);
             }
         }
@@ -115,6 +127,7 @@ impl Screen {
     pub fn due(&mut self) -> Vec<Output> {
         let mut out = Vec::new();
         self.draw_run(&mut out);
+        self.draw_sheet(&mut out);
         self.draw_generation(&mut out);
         if let Some(mut bar) = self.bar.take() {
             if std::mem::take(&mut bar.moved) && (bar.id.is_some() || bar.since.elapsed() >= self.patience) {
@@ -141,6 +154,8 @@ impl Screen {
     /// The end of everything that goes on but a bar.
     fn settle(&mut self, out: &mut Vec<Output>) {
         self.end_generation(out);
+        self.draw_sheet(out);
+        self.sheet = None;
         if let Some(run) = &mut self.run {
             run.board.stop();
             run.moved = true;
@@ -228,6 +243,29 @@ impl Screen {
         }
     }
 
+    /// A sheet begins, fills or ends.
+    fn fill(&mut self, now: &Sheet, out: &mut Vec<Output>) {
+        let id = self.sheet.take().and_then(|filling| filling.id);
+        if !now.ends {
+            self.sheet = Some(Filling { sheet: now.clone(), id, moved: true });
+            return;
+        }
+        let picture = Bundle::picture(&now.chart);
+        let lowest = id.is_none() || id == self.lowest;
+        self.draw(id, filled(now, lowest && picture.is_some()), out);
+        if let Some(picture) = picture {
+            self.draw(None, picture, out);
+        }
+    }
+
+    fn draw_sheet(&mut self, out: &mut Vec<Output>) {
+        let Some(mut filling) = self.sheet.take() else { return };
+        if std::mem::take(&mut filling.moved) {
+            filling.id = Some(self.draw(filling.id.take(), filled(&filling.sheet, false), out));
+        }
+        self.sheet = Some(filling);
+    }
+
     fn draw_run(&mut self, out: &mut Vec<Output>) {
         let Some(mut run) = self.run.take() else { return };
         if std::mem::take(&mut run.moved) {
@@ -271,6 +309,9 @@ impl Screen {
         if let Some(bar) = &mut self.bar {
             (bar.id, bar.moved) = (None, true);
         }
+        if let Some(filling) = &mut self.sheet {
+            (filling.id, filling.moved) = (None, true);
+        }
         out.push(Output::Clear);
     }
 
@@ -300,6 +341,12 @@ impl Screen {
 /// A run as a display.
 fn page(board: &Board, picture_follows: bool) -> Bundle {
     Bundle::text(&board.page(TEXT.width, Ink::PLAIN)).with("text/html", html::dashboard(board, picture_follows))
+}
+
+/// A sheet as a display.
+fn filled(sheet: &Sheet, picture_follows: bool) -> Bundle {
+    let text = TEXT.sheet(sheet, Drawing::Braille);
+    Bundle::text(&text).with("text/html", html::sheet(sheet, picture_follows))
 }
 
 /// A display of nothing.

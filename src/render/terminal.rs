@@ -196,6 +196,8 @@ impl State {
                 let line = self.board_line();
                 self.live_line(line, false);
             }
+            // What fills is shown whole at its end, below which the live line told how far it was.
+            Event::Sheet(sheet) if !sheet.ends => {}
             Event::RunStarted(_) => {
                 self.paced = Some(Instant::now());
                 self.print(&event);

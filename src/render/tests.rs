@@ -7,6 +7,7 @@ use crate::event::{
 };
 
 pub(super) mod golden;
+mod sheet;
 
 pub(super) fn fixtures() -> Vec<Event> {
     let text = |t: &str| Cell::Text(t.into());

@@ -62,6 +62,19 @@ impl Runs {
         })
     }
 
+    /// Begins a run within the run `id`, under this name, or goes on with it from `step`.
+    ///
+    /// # Errors
+    /// Its folder cannot be made or written.
+    pub fn begin_within(&self, id: &str, name: &str, config: &Value, step: usize) -> Result<Recorder> {
+        let run = RunRecord { id: format!("{id}/{name}"), config: Value::Null, dir: self.root.join(id).join(name) };
+        fs::create_dir_all(&run.dir).map_err(|e| Error::io("create", &run.dir, e))?;
+        if run.dir.join("metrics.jsonl").exists() {
+            return self.reopen(&run, config, step);
+        }
+        Recorder::open(run.id, run.dir, config)
+    }
+
     /// Goes on writing a run, whose configuration is now `config`. What was written of steps after `step` is taken back: a
     /// kill came before they were saved.
     ///

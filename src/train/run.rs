@@ -1,9 +1,11 @@
 //! The training loop: a run that goes on a piece at a time.
 
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use super::checkpoint::{self, Position};
 use super::record::Recorder;
+use super::schedule::Schedule;
 use super::trainer::{StepReport, Subject, Trainer};
 use crate::data::{DataSet, Sample};
 use crate::device::{Buffer, Purpose, memory};
@@ -11,7 +13,7 @@ use crate::error::{Error, Result};
 use crate::eval::{Evaluation, Evaluator};
 use crate::event::{Evaluated, Event, Progress, Step, Task, Unit};
 use crate::lora::Adapter;
-use crate::model::Use;
+use crate::model::{Decoder, Use};
 use crate::ops::Backend;
 
 /// Rows that are evaluated during training.
@@ -60,6 +62,21 @@ pub struct Saving {
     pub template: Option<String>,
     /// Steps the adapter was trained for before this run.
     pub steps_before: usize,
+}
+
+impl Saving {
+    /// Where a run stands after `step` steps.
+    pub(super) fn position(&self, step: usize, schedule: Schedule) -> Position {
+        let Schedule { begin, steps, .. } = schedule;
+        Position { step, begin, steps, arguments: self.arguments.clone(), data: self.data.clone() }
+    }
+
+    /// Writes the adapter as it is after `step` steps into the folder `dir`.
+    pub(super) fn save(&self, adapter: &Adapter, decoder: &Decoder, dir: &Path, step: usize) -> Result<()> {
+        let mut metadata = vec![("steps".to_owned(), (self.steps_before + step).to_string())];
+        metadata.extend(self.template.iter().map(|t| ("template".to_owned(), t.clone())));
+        adapter.save(dir, &decoder.linears, &self.base, &metadata, true)
+    }
 }
 
 /// What a piece of work has brought.
@@ -258,21 +275,12 @@ impl Run {
     pub fn save(&mut self, subject: &Subject<'_>) {
         let Subject::Adapter { decoder, adapter } = subject else { return };
         self.saved = Instant::now();
-        let (step, schedule) = (self.trainer.step, self.trainer.settings.schedule);
-        let position = Position {
-            step,
-            begin: schedule.begin,
-            steps: schedule.steps,
-            arguments: self.saving.arguments.clone(),
-            data: self.saving.data.clone(),
-        };
+        let step = self.trainer.step;
+        let position = self.saving.position(step, self.trainer.settings.schedule);
         let dir = self.recorder.dir().to_owned();
         self.recorder.note(checkpoint::write(&dir, &position, adapter.params.host(), self.trainer.optimizer()));
-        let save = |adapter: &Adapter, name: &str, step: usize| {
-            let mut metadata = vec![("steps".to_owned(), (self.saving.steps_before + step).to_string())];
-            metadata.extend(self.saving.template.iter().map(|t| ("template".to_owned(), t.clone())));
-            adapter.save(&dir.join(name), &decoder.linears, &self.saving.base, &metadata, true)
-        };
+        let save =
+            |adapter: &Adapter, name: &str, step: usize| self.saving.save(adapter, decoder, &dir.join(name), step);
         let mut saved = vec![save(adapter, "adapter", step)];
         // The best state is worth keeping beside the last only where the last is not the best.
         match &self.outcome.best {

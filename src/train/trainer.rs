@@ -1,16 +1,19 @@
 //! One optimizer step: micro-batches forward and back, the token-exact mean, clipping, update.
 
+use std::sync::Arc;
+
 use crate::data::{Batches, Order, Pack, Sample};
-use crate::device::{Buffer, Purpose};
-use crate::error::{Error, Kind, Result};
+use crate::device::Buffer;
+use crate::error::{Error, Result};
 use crate::event::Cancel;
 use crate::lora::Adapter;
 use crate::model::{
     Arena, BaseGradients, Batch, Decoder, Gradients, Keep, Parameter, Pass, Scored, Trained, Use, operations,
     parameters,
 };
-use crate::ops::{Backend, Rng};
+use crate::ops::Backend;
 
+use super::learner::{Grads, Learner};
 use super::optimizer::Optimizer;
 use super::schedule::Schedule;
 
@@ -19,6 +22,11 @@ pub enum Subject<'a> {
     Adapter {
         decoder: &'a Decoder,
         adapter: &'a mut Adapter,
+    },
+    /// Several adapters, all on the same rows.
+    Group {
+        decoder: &'a Decoder,
+        adapters: Vec<&'a mut Adapter>,
     },
     /// Every weight of the base.
     Full {
@@ -31,7 +39,7 @@ impl Subject<'_> {
     #[must_use]
     pub fn decoder(&self) -> &Decoder {
         match self {
-            Self::Adapter { decoder, .. } => decoder,
+            Self::Adapter { decoder, .. } | Self::Group { decoder, .. } => decoder,
             Self::Full { decoder } => decoder,
         }
     }
@@ -41,8 +49,28 @@ impl Subject<'_> {
     pub fn adapter(&self) -> Option<&Adapter> {
         match self {
             Self::Adapter { adapter, .. } => Some(adapter),
-            Self::Full { .. } => None,
+            Self::Group { .. } | Self::Full { .. } => None,
         }
+    }
+
+    /// Every adapter that is trained.
+    #[must_use]
+    pub fn adapters(&self) -> Vec<&Adapter> {
+        match self {
+            Self::Adapter { adapter, .. } => vec![adapter],
+            Self::Group { adapters, .. } => adapters.iter().map(|adapter| &**adapter).collect(),
+            Self::Full { .. } => Vec::new(),
+        }
+    }
+
+    /// What the learner in place `slot` trains.
+    pub(super) fn parameters(&mut self, slot: usize) -> Result<Vec<Parameter<'_>>> {
+        let adapter: &mut Adapter = match self {
+            Self::Adapter { adapter, .. } => adapter,
+            Self::Group { adapters, .. } => adapters[slot],
+            Self::Full { decoder } => return parameters(decoder),
+        };
+        Ok(vec![Parameter { values: &mut adapter.params, decay: true }])
     }
 }
 
@@ -56,7 +84,10 @@ pub struct Settings {
     pub weight_decay: f64,
     /// Gradients with a larger norm are scaled down to it; 0 leaves them as they are.
     pub max_grad_norm: f64,
+    /// Seed of dropout.
     pub seed: u64,
+    /// Seed of the order of the data.
+    pub data_seed: u64,
     pub shuffle: bool,
     /// Keep only the input of each layer and run it again on the way back.
     pub grad_checkpoint: bool,
@@ -77,13 +108,15 @@ pub struct StepReport {
 }
 
 /// A training run between two steps. It can be left and entered again at any step.
+///
+/// It has one learner, or a group of them that see the same rows in the same order: each row passes through the frozen base once for
+/// each of them, all in one batch. What a learner becomes does not depend on the others.
 pub struct Trainer {
     pub settings: Settings,
-    samples: Vec<Sample>,
-    packs: Vec<Pack>,
+    samples: Arc<[Sample]>,
+    packs: Arc<[Pack]>,
     batches: Batches,
-    optimizer: Optimizer,
-    gradients: Grads,
+    learners: Vec<Learner>,
     arena: Arena,
     /// Optimizer steps made.
     pub step: usize,
@@ -94,14 +127,11 @@ pub struct Trainer {
 #[derive(Default)]
 struct Unfinished {
     micro_batches: usize,
-    nll: f64,
+    /// By learner.
+    nll: Vec<f64>,
     tokens: usize,
-    operations: f64,
-}
-
-enum Grads {
-    Adapter(Buffer<f32>),
-    Full(Box<BaseGradients>),
+    /// By learner.
+    operations: Vec<f64>,
 }
 
 impl Trainer {
@@ -109,41 +139,37 @@ impl Trainer {
     ///
     /// # Errors
     /// Out of memory; a learning rate or batch size that is none.
-    pub fn new(settings: Settings, samples: Vec<Sample>, packs: Vec<Pack>, subject: &mut Subject<'_>) -> Result<Self> {
-        settings.validate()?;
-        let order = Order::new(packs.len(), settings.seed, settings.shuffle);
-        let batches = Batches::new(order, settings.batch_size, settings.grad_accum);
-        let tokens = |pack: &Pack| pack.samples.iter().map(|&i| samples[i].ids.len()).sum();
-        let mut lengths: Vec<usize> = packs.iter().map(tokens).collect();
-        lengths.sort_unstable_by(|a, b| b.cmp(a));
-        let rows: usize = lengths.iter().take(settings.batch_size).sum();
-        let longest = samples.iter().map(|s| s.ids.len()).max().unwrap_or(0);
-        let keep = if settings.grad_checkpoint { Keep::Inputs } else { Keep::All };
-        let decoder = subject.decoder();
-        let arena = Arena::new(&decoder.spec, rows, longest, keep, decoder.compute)?;
-        let decay = settings.weight_decay as f32;
-        let (gradients, optimizer) = match subject {
-            Subject::Adapter { adapter, .. } => {
-                let n = adapter.parameters();
-                (Grads::Adapter(Buffer::zeros(Purpose::Gradients, n)?), Optimizer::new(&[n], decay)?)
-            }
-            Subject::Full { decoder } => {
-                let gradients = BaseGradients::new(decoder)?;
-                let lengths: Vec<usize> = parameters(decoder)?.iter().map(|p| p.values.len()).collect();
-                (Grads::Full(Box::new(gradients)), Optimizer::new(&lengths, decay)?)
-            }
+    pub fn new(
+        settings: Settings,
+        samples: impl Into<Arc<[Sample]>>,
+        packs: impl Into<Arc<[Pack]>>,
+        subject: &mut Subject<'_>,
+    ) -> Result<Self> {
+        let learners = match subject {
+            Subject::Full { decoder } => vec![Learner::full(decoder, &settings)?],
+            _ => subject.adapters().into_iter().map(|a| Learner::adapter(a, &settings, None)).collect::<Result<_>>()?,
         };
-        Ok(Self {
-            settings,
-            samples,
-            packs,
-            batches,
-            optimizer,
-            gradients,
-            arena,
-            step: 0,
-            unfinished: Unfinished::default(),
-        })
+        Self::of(settings, samples.into(), packs.into(), subject.decoder(), learners)
+    }
+
+    /// As [`Trainer::new`] with learners of their own seeds and learning rates, by the place of their adapters in the subject.
+    ///
+    /// # Errors
+    /// As [`Trainer::new`].
+    pub fn of(
+        settings: Settings,
+        samples: Arc<[Sample]>,
+        packs: Arc<[Pack]>,
+        decoder: &Decoder,
+        learners: Vec<Learner>,
+    ) -> Result<Self> {
+        settings.validate()?;
+        let order = Order::new(packs.len(), settings.data_seed, settings.shuffle);
+        let batches = Batches::new(order, settings.batch_size, settings.grad_accum);
+        let (rows, longest) = largest_batch(&samples, &packs, settings.batch_size);
+        let arena = Arena::new(&decoder.spec, rows * learners.len(), longest, settings.keep(), decoder.compute)?;
+        let unfinished = Unfinished::default();
+        Ok(Self { settings, samples, packs, batches, learners, arena, step: 0, unfinished })
     }
 
     /// Bytes of activations that the run holds.
@@ -158,172 +184,160 @@ impl Trainer {
     /// run again.
     ///
     /// # Errors
-    /// [`Kind::Interrupted`] between layers; [`Kind::Diverged`] for a loss or gradient that is not finite, or, in the first
-    /// step, a `lora_B` without any gradient.
+    /// [`Kind::Interrupted`](crate::error::Kind::Interrupted) between layers; [`Kind::Diverged`](crate::error::Kind::Diverged)
+    /// for a loss or gradient that is not finite, or, in the first step, a `lora_B` without any gradient.
     pub fn advance(
         &mut self,
         subject: &mut Subject<'_>,
         backend: &dyn Backend,
         cancel: &Cancel,
     ) -> Result<Option<StepReport>> {
-        let unfinished = std::mem::take(&mut self.unfinished);
-        let (unfinished, report) = self.micro_step(unfinished, subject, backend, cancel)?;
-        self.unfinished = unfinished;
-        Ok(report)
+        let reports = self.advance_all(subject, backend, cancel)?;
+        reports.and_then(|mut reports| reports.pop()).transpose()
     }
 
-    fn micro_step(
+    /// As [`Trainer::advance`] for a group: what the step did to each learner. One that failed stands as before the step, while the
+    /// others have made it: it has to [`leave`](Trainer::leave).
+    ///
+    /// # Errors
+    /// What concerns all of them: interrupted, out of memory.
+    pub fn advance_all(
         &mut self,
-        mut unfinished: Unfinished,
         subject: &mut Subject<'_>,
         backend: &dyn Backend,
         cancel: &Cancel,
-    ) -> Result<(Unfinished, Option<StepReport>)> {
+    ) -> Result<Option<Vec<Result<StepReport>>>> {
+        let mut unfinished = std::mem::take(&mut self.unfinished);
         let micro: Vec<Vec<usize>> = (self.batches.step(self.step).iter())
             .map(|batch| batch.iter().flat_map(|&pack| &self.packs[pack].samples).copied().collect())
             .collect();
         let scored: usize = micro.iter().flatten().map(|&i| self.samples[i].scored()).sum();
         let i = unfinished.micro_batches;
         if i == 0 {
-            self.zero_gradients(backend)?;
+            self.learners.iter_mut().try_for_each(|learner| learner.zero_gradients(backend))?;
+            unfinished.nll = vec![0.0; self.learners.len()];
+            unfinished.operations = unfinished.nll.clone();
         }
         if let Some(rows) = micro.get(i) {
-            let key = Rng::fork(self.settings.seed, &[self.step as u64, i as u64]).next_u64();
-            let (nll, tokens) = self.micro_batch(subject, backend, cancel, rows, key, 1.0 / scored.max(1) as f32)?;
+            let nll = self.micro_batch(subject, backend, cancel, rows, i, 1.0 / scored.max(1) as f32)?;
             unfinished.micro_batches += 1;
-            unfinished.nll += nll;
-            unfinished.tokens += tokens;
-            unfinished.operations += self.operations(subject, rows);
+            unfinished.nll.iter_mut().zip(nll).for_each(|(sum, nll)| *sum += nll);
+            unfinished.tokens += rows.iter().map(|&i| self.samples[i].ids.len()).sum::<usize>();
+            for (sum, trained) in unfinished.operations.iter_mut().zip(trained(subject)) {
+                *sum += self.operations(subject.decoder(), trained, rows);
+            }
         }
         if unfinished.micro_batches < micro.len() {
-            return Ok((unfinished, None));
+            self.unfinished = unfinished;
+            return Ok(None);
         }
-        let report = self.update(subject, backend, unfinished.nll / scored.max(1) as f64, &unfinished)?;
-        Ok((Unfinished::default(), Some(report)))
+        let at = (&self.settings, self.step);
+        let mut reports = Vec::new();
+        for (slot, learner) in self.learners.iter_mut().enumerate() {
+            let made = StepReport {
+                loss: unfinished.nll[slot] / scored.max(1) as f64,
+                grad_norm: f64::NAN,
+                learning_rate: f64::NAN,
+                tokens: unfinished.tokens,
+                operations: unfinished.operations[slot],
+            };
+            reports.push(learner.update(subject, slot, backend, at, made));
+        }
+        self.step += usize::from(reports.iter().any(Result::is_ok));
+        Ok(Some(reports))
     }
 
-    /// Ends a step: clips the gradients and lets the optimizer have them.
-    fn update(
-        &mut self,
-        subject: &mut Subject<'_>,
-        backend: &dyn Backend,
-        loss: f64,
-        made: &Unfinished,
-    ) -> Result<StepReport> {
-        let grad_norm = self.gradient_norm(backend)?;
-        let learning_rate = self.settings.learning_rate * self.settings.schedule.factor(self.step);
-        let (tokens, operations) = (made.tokens, made.operations);
-        let report = StepReport { loss, grad_norm, learning_rate, tokens, operations };
-        if !loss.is_finite() || !grad_norm.is_finite() {
-            return Err(diverged(self.step + 1, &report));
-        }
-        if self.step == 0 {
-            self.check_gradients(subject)?;
-        }
-        let limit = self.settings.max_grad_norm;
-        let clip = if limit > 0.0 { (limit / (grad_norm + 1e-6)).min(1.0) } else { 1.0 };
-        let gradients = match &mut self.gradients {
-            Grads::Adapter(buffer) => vec![buffer],
-            Grads::Full(base) => base.all_mut(),
-        };
-        let mut parameters = match subject {
-            Subject::Adapter { adapter, .. } => vec![Parameter { values: &mut adapter.params, decay: true }],
-            Subject::Full { decoder } => parameters(decoder)?,
-        };
-        self.optimizer.step(backend, &mut parameters, &gradients, learning_rate as f32, clip as f32)?;
-        self.step += 1;
-        Ok(report)
+    /// Takes the learner in place `slot` out of the group, between two steps; those behind it move up.
+    pub fn leave(&mut self, slot: usize) -> Optimizer {
+        self.learners.remove(slot).optimizer
     }
 
     /// What the optimizer keeps, to be written down: its moments and how many updates it has made.
     #[must_use]
     pub fn optimizer(&self) -> &Optimizer {
-        &self.optimizer
+        &self.learners[0].optimizer
+    }
+
+    /// As [`Trainer::optimizer`] of each learner, in order.
+    pub fn optimizers(&self) -> impl Iterator<Item = &Optimizer> {
+        self.learners.iter().map(|learner| &learner.optimizer)
     }
 
     /// Goes on from `step` with the moments of an earlier run.
     pub fn resume(&mut self, step: usize, optimizer: Optimizer) {
         self.step = step;
-        self.optimizer = optimizer;
+        self.learners[0].optimizer = optimizer;
     }
 
-    /// Forward and back for the samples `rows`; returns their summed loss and their tokens.
+    /// Forward and back for the samples `rows`, once for each learner; returns the summed loss of each.
     fn micro_batch(
         &mut self,
         subject: &Subject<'_>,
         backend: &dyn Backend,
         cancel: &Cancel,
         rows: &[usize],
-        key: u64,
+        micro_batch: usize,
         scale: f32,
-    ) -> Result<(f64, usize)> {
-        let uses: &[Use] = if subject.adapter().is_some() { &[Use { slot: 0, weight: 1.0 }] } else { &[] };
+    ) -> Result<Vec<f64>> {
+        let adapters = subject.adapters();
         let (mut batch, mut scored) = (Batch::default(), Scored::default());
-        for &row in rows {
-            self.samples[row].append_to(&mut batch, &mut scored, uses);
+        for slot in 0..self.learners.len() {
+            let used = [Use { slot, weight: 1.0 }];
+            let uses = if adapters.is_empty() { &[][..] } else { &used };
+            rows.iter().for_each(|&row| self.samples[row].append_to(&mut batch, &mut scored, uses));
         }
-        let adapters: Vec<&Adapter> = subject.adapter().into_iter().collect();
-        let pass = Pass { backend, adapters: &adapters, cancel, dropout: Some(key) };
+        let keys: Vec<u64> = self.learners.iter().map(|learner| learner.key(self.step, micro_batch)).collect();
+        let pass = Pass { backend, adapters: &adapters, cancel, dropout: Some(&keys) };
         let decoder = subject.decoder();
         decoder.forward(&pass, &batch, &mut self.arena, None)?;
-        let nll = match &mut self.gradients {
-            Grads::Adapter(buffer) => {
-                let mut gradients = Gradients { adapters: &mut [Some(buffer)], base: None };
-                decoder.backward(&pass, &batch, &mut self.arena, &scored, scale, &mut gradients)?
+        let (mut of_adapters, mut of_base): (Vec<Option<&mut Buffer<f32>>>, Option<&mut BaseGradients>) =
+            (Vec::new(), None);
+        for learner in &mut self.learners {
+            match &mut learner.gradients {
+                Grads::Adapter(buffer) => of_adapters.push(Some(buffer)),
+                Grads::Full(base) => of_base = Some(base),
             }
-            Grads::Full(base) => {
-                let mut gradients = Gradients { adapters: &mut [], base: Some(base) };
-                decoder.backward(&pass, &batch, &mut self.arena, &scored, scale, &mut gradients)?
-            }
-        };
-        Ok((nll.iter().map(|x| f64::from(*x)).sum(), batch.rows()))
+        }
+        let mut gradients = Gradients { adapters: &mut of_adapters, base: of_base };
+        let nll = decoder.backward(&pass, &batch, &mut self.arena, &scored, scale, &mut gradients)?;
+        let each = (nll.len() / self.learners.len()).max(1);
+        let mut sums: Vec<f64> = nll.chunks(each).map(|nll| nll.iter().map(|x| f64::from(*x)).sum()).collect();
+        sums.resize(self.learners.len(), 0.0);
+        Ok(sums)
     }
 
-    /// Operations that a micro-batch of these samples needs.
-    fn operations(&self, subject: &Subject<'_>, rows: &[usize]) -> f64 {
-        let trained = subject.adapter().map_or(Trained::Everything, Trained::Adapter);
+    /// Operations that a micro-batch of these samples needs for one learner.
+    fn operations(&self, decoder: &Decoder, trained: Trained<'_>, rows: &[usize]) -> f64 {
         let lengths: Vec<usize> = rows.iter().map(|&i| self.samples[i].ids.len()).collect();
         let scored = rows.iter().map(|&i| self.samples[i].scored()).sum();
-        operations(subject.decoder(), trained, &lengths, scored)
-    }
-
-    fn gradients(&mut self) -> Vec<&mut Buffer<f32>> {
-        match &mut self.gradients {
-            Grads::Adapter(buffer) => vec![buffer],
-            Grads::Full(base) => base.all_mut(),
-        }
-    }
-
-    fn zero_gradients(&mut self, backend: &dyn Backend) -> Result<()> {
-        self.gradients().into_iter().try_for_each(|g| backend.zero(g))
-    }
-
-    fn gradient_norm(&mut self, backend: &dyn Backend) -> Result<f64> {
-        let squares = self.gradients().into_iter().map(|g| backend.sum_of_squares(g));
-        Ok(squares.sum::<Result<f64>>()?.sqrt())
-    }
-
-    /// In the first step `lora_B` is zero and must have a gradient, or the adapter sits where nothing flows.
-    fn check_gradients(&self, subject: &Subject<'_>) -> Result<()> {
-        let (Subject::Adapter { decoder, adapter }, Grads::Adapter(gradient)) = (subject, &self.gradients) else {
-            return Ok(());
-        };
-        let silent = adapter.sites_without_gradient(&decoder.linears, gradient.host());
-        let Some(&first) = silent.first() else { return Ok(()) };
-        Err(Error::new(
-            Kind::Diverged,
-            format!(
-                "lora_B of {} got no gradient in the first step ({} of {} modules): it would never learn",
-                decoder.linears[first].path,
-                silent.len(),
-                adapter.sites.iter().flatten().count()
-            ),
-        )
-        .hint("does the data set have trained tokens (`data NAME --show 2`), and is lora_A not zero?"))
+        operations(decoder, trained, &lengths, scored)
     }
 }
 
+/// What each learner trains.
+fn trained<'a>(subject: &'a Subject<'_>) -> Vec<Trained<'a>> {
+    match subject {
+        Subject::Full { .. } => vec![Trained::Everything],
+        _ => subject.adapters().into_iter().map(Trained::Adapter).collect(),
+    }
+}
+
+/// The most tokens that a batch can have, and the longest sequence.
+#[must_use]
+pub fn largest_batch(samples: &[Sample], packs: &[Pack], batch_size: usize) -> (usize, usize) {
+    let tokens = |pack: &Pack| pack.samples.iter().map(|&i| samples[i].ids.len()).sum();
+    let mut lengths: Vec<usize> = packs.iter().map(tokens).collect();
+    lengths.sort_unstable_by(|a, b| b.cmp(a));
+    (lengths.iter().take(batch_size).sum(), samples.iter().map(|s| s.ids.len()).max().unwrap_or(0))
+}
+
 impl Settings {
+    /// What the forward pass keeps.
+    #[must_use]
+    pub fn keep(&self) -> Keep {
+        if self.grad_checkpoint { Keep::Inputs } else { Keep::All }
+    }
+
     /// Checks the numbers a user typed.
     ///
     /// # Errors
@@ -345,14 +359,4 @@ impl Settings {
         }
         Ok(())
     }
-}
-
-fn diverged(step: usize, report: &StepReport) -> Error {
-    let what = if report.loss.is_finite() {
-        format!("the gradient norm is {}", report.grad_norm)
-    } else {
-        format!("the loss is {}", report.loss)
-    };
-    Error::new(Kind::Diverged, format!("step {step}: {what}; training stopped before the update"))
-        .hint(format!("the adapter stands as after step {}; try a tenth of the learning rate", step - 1))
 }

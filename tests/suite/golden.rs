@@ -175,6 +175,7 @@ fn settings(json: &Value) -> Settings {
         weight_decay: number("weight_decay"),
         max_grad_norm: number("max_grad_norm"),
         seed: 0,
+        data_seed: 0,
         shuffle: false,
         grad_checkpoint: false,
     }

@@ -10,6 +10,7 @@ mod load;
 mod meaning;
 mod resume;
 mod side_by_side;
+mod sweep;
 
 use serde_json::{Value, json};
 

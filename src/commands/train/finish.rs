@@ -4,14 +4,14 @@ use serde_json::{Value, json};
 
 use super::super::arguments::json_number;
 use super::super::eval::measure;
-use crate::data::Sample;
+use crate::data::{DataSet, Sample, TokenizeOptions};
 use crate::device::memory;
 use crate::error::{Error, Result};
 use crate::eval::Evaluation;
 use crate::event::{Cell, Event, RunEnded, Table, Task, loss_chart, units};
 use crate::render;
 use crate::session::{Session, Training};
-use crate::train::{Outcome, Recorder, Run, StepReport};
+use crate::train::{HeldOut, Outcome, Recorder, Run, StepReport};
 
 /// Ends a training: keeps it, tells what came of it, and returns its result with what stopped it.
 ///
@@ -19,13 +19,7 @@ use crate::train::{Outcome, Recorder, Run, StepReport};
 /// The adapter or the base is gone.
 pub(crate) fn end(session: &mut Session, mut training: Training, task: Task<'_>) -> Result<(Value, Option<Error>)> {
     let peak = memory::peak_resident();
-    session.note_seen(&training.data);
-    session.tokenized_as.insert(training.data.name.clone(), training.options.clone());
-    session.held_out = training.run.held_out.as_ref().map(|valid| valid.data.name.clone());
-    if let Some(valid) = &training.run.held_out {
-        session.add_data(valid.data.clone());
-        session.tokenized_as.insert(valid.data.name.clone(), training.options.clone());
-    }
+    note_data(session, &training.data, &training.options, training.run.held_out.as_ref());
     if !training.run.outcome.losses.is_empty() {
         match &training.adapter {
             Some(name) => {
@@ -82,6 +76,22 @@ pub(crate) fn end(session: &mut Session, mut training: Training, task: Task<'_>)
     }
     task.emit(Event::Next(next));
     Ok((answer, None))
+}
+
+/// Notes what was trained on and what was held out of it, and how both were made samples of.
+pub(in crate::commands) fn note_data(
+    session: &mut Session,
+    data: &DataSet,
+    options: &TokenizeOptions,
+    held_out: Option<&HeldOut>,
+) {
+    session.note_seen(data);
+    session.tokenized_as.insert(data.name.clone(), options.clone());
+    session.held_out = held_out.map(|valid| valid.data.name.clone());
+    if let Some(valid) = held_out {
+        session.add_data(valid.data.clone());
+        session.tokenized_as.insert(valid.data.name.clone(), options.clone());
+    }
 }
 
 /// Writes charts and result of the run; what could not be written is told and returned, not fatal.

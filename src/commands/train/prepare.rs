@@ -18,11 +18,11 @@ use crate::session::{Live, Origin, Session, Training};
 use crate::train::{Checkpoint, HeldOut, Plan, Run, RunRecord, Saving, Schedule, Settings, Subject, Trainer};
 
 /// What a training is made of.
-pub(super) struct Material {
-    data: DataSet,
-    tokenized: Tokenized,
-    held_out: Option<HeldOut>,
-    options: TokenizeOptions,
+pub(in crate::commands) struct Material {
+    pub(in crate::commands) data: DataSet,
+    pub(in crate::commands) tokenized: Tokenized,
+    pub(in crate::commands) held_out: Option<HeldOut>,
+    pub(in crate::commands) options: TokenizeOptions,
 }
 
 /// A run to go on with.
@@ -77,7 +77,7 @@ impl Train {
     }
 
     /// Reads and tokenizes the data; the rows held out of it, too.
-    pub(super) fn material(&self, session: &Session, task: Task<'_>) -> Result<Material> {
+    pub(in crate::commands) fn material(&self, session: &Session, task: Task<'_>) -> Result<Material> {
         let base = session.base()?;
         let options = TokenizeOptions {
             template: self.template.parse()?,
@@ -90,7 +90,7 @@ impl Train {
         let held_out = match self.valid.as_deref().map(|v| (v, v.parse::<f64>())) {
             None => session.data.iter().find(|d| d.name == format!("{}.valid", data.name)).cloned(),
             Some((_, Ok(share))) => {
-                let (rest, valid) = data.split(share, self.seed)?;
+                let (rest, valid) = data.split(share, self.data_seed.unwrap_or(self.seed))?;
                 data = rest;
                 Some(valid)
             }
@@ -118,7 +118,7 @@ impl Train {
         Ok(Material { data, tokenized, held_out, options })
     }
 
-    fn schedule(&self, material: &Material) -> Result<Schedule> {
+    pub(in crate::commands) fn schedule(&self, material: &Material) -> Result<Schedule> {
         let per_epoch = material.tokenized.packs.len().div_ceil(self.batch_size).div_ceil(self.grad_accum);
         let steps = match (self.steps, self.epochs) {
             (Some(steps), _) => steps,
@@ -137,7 +137,7 @@ impl Train {
         self.warmup_steps.unwrap_or_else(|| (self.warmup_ratio.unwrap_or(0.0) * steps as f64).ceil() as usize)
     }
 
-    pub(super) fn settings(&self, schedule: Schedule) -> Result<Settings> {
+    pub(in crate::commands) fn settings(&self, schedule: Schedule) -> Result<Settings> {
         let settings = Settings {
             batch_size: self.batch_size,
             grad_accum: self.grad_accum,
@@ -146,6 +146,7 @@ impl Train {
             weight_decay: self.weight_decay,
             max_grad_norm: self.max_grad_norm,
             seed: self.seed,
+            data_seed: self.data_seed.unwrap_or(self.seed),
             shuffle: !self.no_shuffle,
             grad_checkpoint: self.grad_checkpoint,
         };
@@ -154,7 +155,7 @@ impl Train {
     }
 
     /// When to look at a run of so many steps.
-    pub(super) fn plan(&self, material: &Material, steps: usize) -> Result<Plan> {
+    pub(in crate::commands) fn plan(&self, material: &Material, steps: usize) -> Result<Plan> {
         let plan = Plan {
             eval_every: self.eval_every.unwrap_or_else(|| steps.div_ceil(5)),
             early_stop: self.early_stop.unwrap_or(0),
@@ -177,8 +178,7 @@ impl Train {
     ) -> Result<Training> {
         let Material { data, tokenized, held_out, options } = material;
         let fingerprint = tokenized.fingerprint();
-        let template = (!matches!(data.format, Format::Text | Format::Tokens))
-            .then(|| tokenized.rendering.source().map(str::to_owned));
+        let template = template(&data, &tokenized);
         let rows = tokenized.samples.len();
         let live = adapter.map(|index| &session.adapters[index]);
         let name = live.map(|live| live.name.clone());
@@ -305,8 +305,13 @@ fn masters(session: &mut Session) -> Result<()> {
     (0..decoder.linears.len()).try_for_each(|i| convert(&mut decoder.linear_mut(i).weight, Purpose::LinearWeights))
 }
 
+/// The Jinja template of the prompts of a data set made samples of, as in [`Live`]; `None` where the data has none.
+pub(in crate::commands) fn template(data: &DataSet, tokenized: &Tokenized) -> Option<Option<String>> {
+    (!matches!(data.format, Format::Text | Format::Tokens)).then(|| tokenized.rendering.source().map(str::to_owned))
+}
+
 /// What is written down of a run before it starts.
-fn config(
+pub(in crate::commands) fn config(
     session: &Session,
     data: &DataSet,
     held_out: Option<&HeldOut>,
@@ -339,6 +344,7 @@ fn config(
         "weight_decay": s.weight_decay,
         "max_grad_norm": s.max_grad_norm,
         "seed": s.seed,
+        "data_seed": s.data_seed,
         "shuffle": s.shuffle,
         "grad_checkpoint": s.grad_checkpoint,
         "max_seq_len": options.max_seq_len,

@@ -74,7 +74,8 @@ impl Train {
         flags.training(session, Some(index), material, (settings, plan), Some(Earlier { record, checkpoint }), task)
     }
 
-    fn parse(arguments: &[String]) -> Result<Self> {
+    /// The flags behind `train`.
+    pub(in crate::commands) fn parse(arguments: &[String]) -> Result<Self> {
         let command = Self::command().no_binary_name(true);
         let matches = command.try_get_matches_from(arguments).map_err(|e| {
             let text = e.render().to_string();

@@ -2,6 +2,7 @@
 
 use super::progress::bar;
 use super::{MUTED, chart, heading, lines, muted, page, paragraph, sample, series, table, text};
+use crate::event::Sheet;
 use crate::render::ansi;
 use crate::render::board::Board;
 
@@ -45,6 +46,20 @@ pub(in crate::render) fn dashboard(board: &Board, picture_follows: bool) -> Stri
             out += &muted(&format!("kept: {}", end.kept));
         }
     }
+    if picture_follows {
+        out.insert_str(0, ONE_CHART);
+    }
+    page(&out)
+}
+
+/// A chart above its table; `picture_follows` if the next output is the picture of the chart.
+pub(in crate::render) fn sheet(sheet: &Sheet, picture_follows: bool) -> String {
+    let mut out = heading(&sheet.chart.title);
+    if sheet.chart.series.iter().any(|series| !series.points.is_empty()) {
+        let class = if picture_follows { " class=\"loralab-chart\"" } else { "" };
+        out += &format!("<div{class} style=\"margin:6px 0 2px\">\n{}</div>\n", chart::chart(&sheet.chart));
+    }
+    out += &table::table(&sheet.table);
     if picture_follows {
         out.insert_str(0, ONE_CHART);
     }

@@ -1,0 +1,219 @@
+//! Which settings differ, and which merely seem to: held-out losses compared row by row.
+
+use crate::train::sweep::{Standing, State};
+
+/// A setting with its trials.
+#[derive(Clone)]
+pub(super) struct Row<'a> {
+    pub(super) setting: &'a super::grid::Setting,
+    /// Each with its seed.
+    pub(super) trials: Vec<(u64, &'a Standing)>,
+}
+
+/// A difference of held-out losses, in nats.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) struct Difference {
+    pub(super) mean: f64,
+    /// Half of the interval that holds it with a probability of 95 %; NaN where nothing can be said.
+    pub(super) half: f64,
+}
+
+impl Difference {
+    /// Whether it may well be nothing, or less than nothing.
+    pub(super) fn is_noise(&self) -> bool {
+        self.mean <= 0.0 || self.mean <= self.half
+    }
+}
+
+impl<'a> Row<'a> {
+    fn done(&self) -> impl Iterator<Item = (u64, &'a Standing)> {
+        self.trials.iter().copied().filter(|(_, trial)| trial.state == State::Done)
+    }
+
+    /// Held-out losses of the trials that were looked at where they stand.
+    pub(super) fn losses(&self) -> Vec<f64> {
+        self.trials.iter().filter_map(|(_, trial)| trial.eval_loss().filter(|loss| loss.is_finite())).collect()
+    }
+
+    /// Mean held-out loss of the trials that have made all their steps.
+    pub(super) fn loss(&self) -> Option<f64> {
+        mean(&self.done().filter_map(|(_, trial)| trial.eval_loss()).collect::<Vec<_>>())
+    }
+
+    pub(super) fn parameters(&self) -> usize {
+        self.trials.first().map_or(0, |(_, trial)| trial.parameters)
+    }
+
+    /// The trial whose held-out loss is nearest the median, the lower of two; of those that are done, if any is.
+    pub(super) fn middle(&self) -> Option<&'a Standing> {
+        let mut trials: Vec<&Standing> = self.done().map(|(_, trial)| trial).collect();
+        if trials.is_empty() {
+            trials = self.trials.iter().map(|(_, trial)| *trial).filter(|trial| trial.eval_loss().is_some()).collect();
+        }
+        let loss = |trial: &Standing| trial.eval_loss().unwrap_or(f64::INFINITY);
+        trials.sort_by(|a, b| loss(a).total_cmp(&loss(b)));
+        trials.get(trials.len().saturating_sub(1) / 2).copied()
+    }
+
+    /// By how much its loss is above that of `other`: over the rows both were scored on and the seeds both have.
+    ///
+    /// The loss is a ratio of sums, so the variance over rows is that of a ratio estimator; the spread of the difference between
+    /// seeds comes on top.
+    pub(super) fn above(&self, other: &Row<'_>) -> Option<Difference> {
+        let pairs: Vec<(&Standing, &Standing)> = (self.done())
+            .filter_map(|(seed, a)| Some((a, other.done().find(|(s, _)| *s == seed)?.1)))
+            .filter(|(a, b)| a.rows.len() == b.rows.len() && !a.rows.is_empty())
+            .collect();
+        let (rows, seeds) = (pairs.first()?.0.rows.len(), pairs.len() as f64);
+        let differences: Vec<f64> =
+            (0..rows).map(|i| pairs.iter().map(|(a, b)| a.rows[i].0 - b.rows[i].0).sum::<f64>() / seeds).collect();
+        let counts: Vec<f64> = pairs[0].0.rows.iter().map(|row| row.1 as f64).collect();
+        let tokens: f64 = counts.iter().sum();
+        let mean_of = |nll: f64| nll / tokens;
+        let mean = mean_of(differences.iter().sum());
+        let n = rows as f64;
+        let squares: f64 = differences.iter().zip(&counts).map(|(d, count)| (d - mean * count).powi(2)).sum();
+        let over_rows = squares * n / (n - 1.0) / (tokens * tokens);
+        let each = |(a, b): &(&Standing, &Standing)| mean_of(a.rows.iter().zip(&b.rows).map(|(a, b)| a.0 - b.0).sum());
+        let over_seeds = variance(&pairs.iter().map(each).collect::<Vec<_>>()).map_or(0.0, |v| v / seeds);
+        Some(Difference { mean, half: t95(n - 1.0) * (over_rows + over_seeds).sqrt() })
+    }
+}
+
+/// The setting with the lowest loss, and the one of the smallest rank whose difference to it is noise (the lowest of them), by their
+/// places.
+pub(super) fn lowest_and_chosen(rows: &[Row<'_>]) -> Option<(usize, usize)> {
+    let of = |i: usize| rows[i].loss().filter(|loss| loss.is_finite()).map(|loss| (i, loss));
+    let losses: Vec<(usize, f64)> = (0..rows.len()).filter_map(of).collect();
+    let lowest = losses.iter().min_by(|a, b| a.1.total_cmp(&b.1))?.0;
+    let within = |i: usize| i == lowest || rows[i].above(&rows[lowest]).is_some_and(|d| d.is_noise());
+    let order = |a: &&(usize, f64), b: &&(usize, f64)| {
+        let rank = |i: usize| rows[i].setting.lora.rank;
+        rank(a.0).cmp(&rank(b.0)).then(a.1.total_cmp(&b.1))
+    };
+    let chosen = losses.iter().filter(|(i, _)| within(*i)).min_by(order)?.0;
+    Some((lowest, chosen))
+}
+
+/// The places of the settings that no other beats: none has a lower loss with as few parameters.
+pub(super) fn front(rows: &[Row<'_>]) -> Vec<usize> {
+    let of = |i: usize| Some((i, rows[i].parameters(), rows[i].loss()?));
+    let all: Vec<(usize, usize, f64)> = (0..rows.len()).filter_map(of).collect();
+    let beats = |a: &(usize, usize, f64), b: &(usize, usize, f64)| a.1 <= b.1 && a.2 <= b.2 && (a.1 < b.1 || a.2 < b.2);
+    all.iter().filter(|b| !all.iter().any(|a| beats(a, b))).map(|b| b.0).collect()
+}
+
+pub(super) fn mean(values: &[f64]) -> Option<f64> {
+    (!values.is_empty()).then(|| values.iter().sum::<f64>() / values.len() as f64)
+}
+
+/// Of a sample; none of fewer than two values.
+pub(super) fn variance(values: &[f64]) -> Option<f64> {
+    let mean = mean(values).filter(|_| values.len() > 1)?;
+    Some(values.iter().map(|x| (x - mean).powi(2)).sum::<f64>() / (values.len() - 1) as f64)
+}
+
+/// The value that Student's t of `df` degrees of freedom exceeds to either side once in twenty times: the expansion of Abramowitz and
+/// Stegun, 26.7.5.
+fn t95(df: f64) -> f64 {
+    let z = 1.959_964_f64;
+    let (z3, z5) = (z.powi(3), z.powi(5));
+    z + (z3 + z) / (4.0 * df) + (5.0 * z5 + 16.0 * z3 + 3.0 * z) / (96.0 * df * df)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::grid::Setting;
+    use super::*;
+    use crate::lora::{Init, LoraConfig, Targets};
+
+    fn setting(rank: usize) -> Setting {
+        let lora = LoraConfig {
+            rank,
+            alpha: 1.0,
+            dropout: 0.0,
+            targets: Targets::AllLinear,
+            layers: None,
+            rslora: false,
+            init: Init::Default,
+            rank_pattern: Vec::new(),
+            alpha_pattern: Vec::new(),
+        };
+        Setting { name: format!("r{rank}"), lora, learning_rate: 1e-3 }
+    }
+
+    /// A trial that is done, its rows scored on one token each.
+    fn trial(name: &str, parameters: usize, rows: &[f64]) -> Standing {
+        let loss = rows.iter().sum::<f64>() / rows.len() as f64;
+        Standing {
+            state: State::Done,
+            step: 3,
+            losses: vec![1.0; 3],
+            evals: vec![(3, loss)],
+            rows: rows.iter().map(|nll| (*nll, 1)).collect(),
+            ..Standing::new(name, parameters)
+        }
+    }
+
+    #[test]
+    fn differences_are_paired_over_rows() {
+        let (a, b) = (setting(4), setting(8));
+        // Rows differ a lot among themselves and hardly between the two.
+        let rough = [1.0, 5.0, 2.0, 8.0, 3.0, 9.0];
+        let better: Vec<f64> = rough.iter().map(|x| x - 0.5).collect();
+        let (x, y) = (trial("r4-s1", 4, &rough), trial("r8-s1", 8, &better));
+        let (x, y) = (Row { setting: &a, trials: vec![(1, &x)] }, Row { setting: &b, trials: vec![(1, &y)] });
+        let d = x.above(&y).unwrap();
+        assert!((d.mean - 0.5).abs() < 1e-12 && d.half < 1e-9, "{d:?}");
+        assert!(!d.is_noise());
+        assert_eq!(lowest_and_chosen(&[x, y]), Some((1, 1)));
+    }
+
+    #[test]
+    fn a_difference_that_rows_do_not_agree_on_is_noise_and_the_smaller_rank_chosen() {
+        let (a, b) = (setting(4), setting(8));
+        let (x, y) = (trial("r4-s1", 4, &[1.0, 2.0, 3.0, 4.1]), trial("r8-s1", 8, &[1.5, 1.5, 3.5, 3.5]));
+        let rows = [Row { setting: &a, trials: vec![(1, &x)] }, Row { setting: &b, trials: vec![(1, &y)] }];
+        assert_eq!(lowest_and_chosen(&rows), Some((1, 0)));
+        assert_eq!(front(&rows), [0, 1]);
+    }
+
+    #[test]
+    fn the_spread_between_seeds_widens_the_interval() {
+        let (a, b) = (setting(4), setting(8));
+        let trials = [
+            trial("r4-s1", 4, &[2.0, 2.0, 2.0]),
+            trial("r4-s2", 4, &[3.0, 3.0, 3.0]),
+            trial("r8-s1", 8, &[1.9, 1.9, 1.9]),
+            trial("r8-s2", 8, &[2.3, 2.3, 2.3]),
+        ];
+        let rows = [
+            Row { setting: &a, trials: vec![(1, &trials[0]), (2, &trials[1])] },
+            Row { setting: &b, trials: vec![(1, &trials[2]), (2, &trials[3])] },
+        ];
+        let d = rows[0].above(&rows[1]).unwrap();
+        assert!((d.mean - 0.4).abs() < 1e-12 && d.half > 0.3, "{d:?}");
+        assert_eq!(rows[0].middle().unwrap().name, "r4-s1");
+    }
+
+    #[test]
+    fn a_single_row_says_nothing_and_what_is_not_done_is_not_compared() {
+        let (a, b) = (setting(4), setting(8));
+        let (x, mut y) = (trial("r4-s1", 4, &[2.0]), trial("r8-s1", 8, &[1.0]));
+        let rows = [Row { setting: &a, trials: vec![(1, &x)] }, Row { setting: &b, trials: vec![(1, &y)] }];
+        assert!(rows[0].above(&rows[1]).unwrap().half.is_nan());
+        assert_eq!(lowest_and_chosen(&rows), Some((1, 1)));
+        y.state = State::Failed("step 3: the loss is NaN".to_owned());
+        let rows = [Row { setting: &a, trials: vec![(1, &x)] }, Row { setting: &b, trials: vec![(1, &y)] }];
+        assert_eq!(lowest_and_chosen(&rows), Some((0, 0)));
+        assert_eq!(lowest_and_chosen(&rows[1..]), None);
+        assert!(front(&rows[1..]).is_empty());
+    }
+
+    #[test]
+    fn students_t_is_that_of_tables() {
+        for (df, expected) in [(10.0, 2.228), (30.0, 2.042), (175.0, 1.974)] {
+            assert!((t95(df) - expected).abs() < 0.01, "{df}: {}", t95(df));
+        }
+    }
+}
