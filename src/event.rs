@@ -53,7 +53,7 @@ pub enum Event {
     /// A chart.
     Chart(Chart),
     /// A chart with its table, both of which fill while something goes on.
-    Sheet(Sheet),
+    Sheet(Box<Sheet>),
     /// A memory breakdown.
     Memory(MemoryReport),
     /// Tokens of a data set with what training does with each.
