@@ -57,7 +57,7 @@ pub enum Event {
     /// Numbers as colours.
     Heat(Heat),
     /// A chart with its table, both of which fill while something goes on.
-    Sheet(Sheet),
+    Sheet(Box<Sheet>),
     /// A memory breakdown.
     Memory(MemoryReport),
     /// Tokens of a data set with what training does with each.

@@ -308,7 +308,7 @@ impl Course {
             }
             None => Vec::new(),
         };
-        task.emit(Event::Sheet(sheet));
+        task.emit(Event::Sheet(Box::new(sheet)));
         task.emit(Event::Text(sentence));
         let problems = self.trials.iter_mut().filter_map(|trial| trial.recorder.problem());
         if let Some(problem) = self.recorder.problem().or_else(|| problems.into_iter().next()) {
@@ -367,7 +367,7 @@ fn keep(recorder: &mut Recorder, trials: &[Trial]) {
 /// Shows how all trials stand, and how far the sweep has got.
 fn tell(shape: &Shape, trials: &[Trial], together: usize, task: Task<'_>) {
     let standings: Vec<_> = trials.iter().map(|trial| &trial.standing).collect();
-    task.emit(Event::Sheet(shape.report(&standings).sheet(false)));
+    task.emit(Event::Sheet(Box::new(shape.report(&standings).sheet(false))));
     let is_open = |standing: &&crate::train::sweep::Standing| standing.state == State::Open;
     let done: usize = standings.iter().map(|standing| standing.step).sum();
     let left: usize = standings.iter().copied().filter(|s| is_open(s)).map(|s| shape.steps - s.step).sum();

@@ -227,7 +227,7 @@ pub(in crate::commands) fn show(run: &RunRecord, task: Task<'_>) -> Answer {
     let shape = Shape { settings: sweep.settings()?, seeds: sweep.seeds()?, steps, title, best_rate: sweep.best_lr };
     let standings = standings(run, &shape)?;
     let report = shape.report(&standings.iter().collect::<Vec<_>>());
-    task.emit(Event::Sheet(report.sheet(true)));
+    task.emit(Event::Sheet(Box::new(report.sheet(true))));
     if let Some((_, chosen)) = report.best_and_chosen()
         && let Some(trial) = chosen.middle()
     {

@@ -40,9 +40,9 @@ fn sheet(done: usize, ends: bool) -> Sheet {
 #[test]
 fn it_looks_as_it_should() {
     let plain = Plain { width: 80, color: false };
-    assert_eq!(plain.render(&Event::Sheet(sheet(3, false))), "", "what fills is shown at its end");
+    assert_eq!(plain.render(&Event::Sheet(sheet(3, false).into())), "", "what fills is shown at its end");
     let sheet = sheet(6, true);
-    golden::check("sheet.txt", &plain.render(&Event::Sheet(sheet.clone())));
+    golden::check("sheet.txt", &plain.render(&Event::Sheet(sheet.clone().into())));
     golden::check("sheet.svg", &svg(&sheet.chart, Theme::Light));
     let words = crate::render::describe(&sheet.chart);
     assert!(words.contains("A line: fell from 1.520 at 2 to 1.351 at 64"), "{words}");
@@ -52,17 +52,18 @@ fn it_looks_as_it_should() {
 #[test]
 fn in_a_notebook_it_stays_in_one_place() {
     let mut screen = Screen::new("cell");
-    assert!(screen.apply(&Event::Sheet(sheet(0, false))).is_empty());
+    assert!(screen.apply(&Event::Sheet(sheet(0, false).into())).is_empty());
     let [Output::Display(first)] = &screen.due()[..] else { panic!("no display") };
     assert!(first.data["text/html"].as_str().unwrap().contains("no rows"));
     assert!(screen.due().is_empty(), "nothing has moved");
-    screen.apply(&Event::Sheet(sheet(2, false)));
+    screen.apply(&Event::Sheet(sheet(2, false).into()));
     let [Output::Update(second)] = &screen.due()[..] else { panic!("no update") };
     assert_eq!(first.display_id, second.display_id);
     // What is said meanwhile stands below it.
     let [Output::Display(said)] = &screen.apply(&Event::Text("so it is".into()))[..] else { panic!("no display") };
     assert_ne!(said.display_id, first.display_id);
-    let [Output::Update(last), Output::Display(picture)] = &screen.apply(&Event::Sheet(sheet(6, true)))[..] else {
+    let [Output::Update(last), Output::Display(picture)] = &screen.apply(&Event::Sheet(sheet(6, true).into()))[..]
+    else {
         panic!("no end")
     };
     assert_eq!(last.display_id, first.display_id);
@@ -72,6 +73,6 @@ fn in_a_notebook_it_stays_in_one_place() {
 
     // One that does not come to its end is shown as far as it came.
     let mut screen = Screen::new("cell");
-    screen.apply(&Event::Sheet(sheet(3, false)));
+    screen.apply(&Event::Sheet(sheet(3, false).into()));
     assert!(matches!(&screen.finish()[..], [Output::Display(_)]));
 }

@@ -30,7 +30,7 @@ fn trial<'a>(swept: &'a Value, name: &str) -> &'a Value {
 
 /// The last sheet that was shown.
 fn sheet(ran: &Ran) -> Sheet {
-    let of = |event: &Event| if let Event::Sheet(sheet) = event { Some(sheet.clone()) } else { None };
+    let of = |event: &Event| if let Event::Sheet(sheet) = event { Some(sheet.as_ref().clone()) } else { None };
     ran.events.iter().rev().find_map(of).expect("a sheet")
 }
 
