@@ -5,9 +5,11 @@
 
 use std::time::Duration;
 
+mod heat;
 mod task;
 pub mod units;
 
+pub use heat::{Heat, HeatScale};
 pub use task::{Cancel, Meter, Task};
 
 /// Receives what a command has to say, in order. `emit` must not block: training never waits for drawing.
@@ -52,6 +54,8 @@ pub enum Event {
     Table(Table),
     /// A chart.
     Chart(Chart),
+    /// Numbers as colours.
+    Heat(Heat),
     /// A memory breakdown.
     Memory(MemoryReport),
     /// Tokens of a data set with what training does with each.

@@ -8,9 +8,8 @@ use plotters::style::text_anchor::{HPos, Pos, VPos};
 use super::chart::Theme;
 use super::font::font;
 use super::palette::{self, Palette};
-use super::picture::{self, Anchor, Color, Paint, Pen, Point, Words};
+use super::picture::{self, Anchor, Color, Paint, Pen, Pictured, Point, Words};
 use crate::error::{Error, Kind, Result};
-use crate::event::Chart;
 
 /// Canvas units a pixel: plotters draws at whole units, so the canvas is finer than the page.
 pub(super) const SCALE: u32 = 4;
@@ -26,13 +25,13 @@ pub(super) enum Stroke {
     Segments,
 }
 
-/// Draws `chart` on a canvas of the page's size times [`SCALE`].
+/// Draws `picture` on a canvas of the page's size times [`SCALE`].
 ///
 /// # Errors
 /// [`Kind::Bug`] if plotters refuses.
 pub(super) fn draw<B: DrawingBackend>(
     area: &DrawingArea<B, Shift>,
-    chart: &Chart,
+    picture: &impl Pictured,
     theme: Theme,
     stroke: Stroke,
 ) -> Result<()> {
@@ -41,7 +40,7 @@ pub(super) fn draw<B: DrawingBackend>(
         Theme::Dark => &palette::DARK,
     };
     area.fill(&rgb(palette.background))
-        .and_then(|()| picture::draw(&mut Canvas { area, palette, stroke }, chart, MOST_POINTS))
+        .and_then(|()| picture.draw(&mut Canvas { area, palette, stroke }, MOST_POINTS))
         .and_then(|()| area.present())
         .map_err(|e| Error::new(Kind::Bug, format!("cannot draw the chart: {e}")))
 }

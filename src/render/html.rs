@@ -5,6 +5,7 @@
 
 mod chart;
 mod dashboard;
+mod heat;
 mod memory;
 mod progress;
 mod rows;
@@ -41,6 +42,7 @@ pub(super) fn html(event: &Event) -> Option<String> {
         Event::Next(commands) if !commands.is_empty() => next(commands),
         Event::Sampled { step, text } => paragraph("", &sample(*step, text)),
         Event::Table(sheet) => table::table(sheet),
+        Event::Heat(map) => heat::heat(map),
         Event::Memory(report) => memory::memory(report),
         Event::Tokens(sample) => tokens::tokens(sample),
         _ => return None,

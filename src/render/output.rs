@@ -3,8 +3,9 @@
 use serde_json::{Map, Value};
 
 use super::base64;
-use super::chart::{Theme, describe};
-use crate::event::Chart;
+use super::chart::Theme;
+use super::picture::Pictured;
+use super::{png, svg};
 
 /// One thing to show, or to do with what is shown.
 #[derive(Debug, Clone, PartialEq)]
@@ -51,14 +52,14 @@ impl Bundle {
         self
     }
 
-    /// A chart as pictures on a light ground, described in words; nothing for a chart without points.
-    pub(super) fn picture(chart: &Chart) -> Option<Self> {
-        if chart.series.iter().all(|series| series.points.is_empty()) {
+    /// Pictures on a light ground, described in words; nothing for what is empty, as a chart without points.
+    pub(super) fn picture(picture: &impl Pictured) -> Option<Self> {
+        if picture.is_empty() {
             return None;
         }
-        let mut bundle = Self::text(&describe(chart)).with("image/svg+xml", super::svg(chart, Theme::Light));
+        let mut bundle = Self::text(&picture.describe()).with("image/svg+xml", svg::document(picture, Theme::Light));
         // A picture that cannot be made leaves the other forms.
-        if let Ok(png) = super::png(chart, Theme::Light) {
+        if let Ok(png) = png::file(picture, Theme::Light) {
             bundle = bundle.with("image/png", base64(&png));
         }
         bundle.metadata.insert("needs_background".to_owned(), "light".into());

@@ -1,6 +1,6 @@
 //! What a chart looks like, whoever draws it: no frame, no legend box, names at the ends of the lines.
 
-use super::chart::{Line, Plot, push_apart};
+use super::chart::{Line, Plot, describe, push_apart};
 use super::font::text_width;
 use crate::event::{Chart, Style};
 
@@ -61,6 +61,41 @@ pub(super) trait Pen {
     fn dashed(&mut self, points: &[Point], thickness: f64, paint: Paint) -> Result<(), Self::Error>;
     fn dot(&mut self, at: Point, radius: f64, paint: Paint) -> Result<(), Self::Error>;
     fn words(&mut self, words: &Words<'_>, paint: Paint) -> Result<(), Self::Error>;
+}
+
+/// What has a picture.
+pub(super) trait Pictured {
+    fn title(&self) -> String;
+    /// In words, for those who cannot see it.
+    fn describe(&self) -> String;
+    /// Whether there is nothing to see.
+    fn is_empty(&self) -> bool;
+    /// Height on the page in pixels; the width is [`WIDTH`].
+    fn height(&self) -> u32;
+    /// Draws it on such a page, no line of more than `most` points.
+    fn draw<P: Pen>(&self, pen: &mut P, most: usize) -> Result<(), P::Error>;
+}
+
+impl Pictured for Chart {
+    fn title(&self) -> String {
+        if self.title.is_empty() { format!("{} over {}", self.y, self.x) } else { self.title.clone() }
+    }
+
+    fn describe(&self) -> String {
+        describe(self)
+    }
+
+    fn is_empty(&self) -> bool {
+        self.series.iter().all(|series| series.points.is_empty())
+    }
+
+    fn height(&self) -> u32 {
+        height(self)
+    }
+
+    fn draw<P: Pen>(&self, pen: &mut P, most: usize) -> Result<(), P::Error> {
+        draw(pen, self, most)
+    }
 }
 
 /// Height of the picture of `chart` on the page, in pixels.

@@ -2,7 +2,7 @@
 
 use super::ansi::{self, Ink};
 use super::drawing::Drawing;
-use super::{board, memory, table, tokens};
+use super::{board, heat, memory, table, tokens};
 use crate::event::{Event, Page, Progress, Unit, units};
 
 /// Makes text of events: lines of at most `width` columns, with ANSI colours if `color`.
@@ -43,6 +43,7 @@ impl Plain {
                 let title = ink.bold(&ansi::wrap(&ansi::clean(&chart.title), width));
                 lines(&title) + &drawing.draw(chart, width, ink)
             }
+            Event::Heat(map) => heat::heat(map, width, ink),
             Event::Memory(report) => memory::memory(report, width, ink),
             Event::Tokens(sample) => tokens::tokens(sample, width, ink),
             Event::Generated { adapter, text, begins, ends } => {

@@ -8,7 +8,7 @@ use plotters::prelude::*;
 
 use super::chart::Theme;
 use super::draw::{SCALE, Stroke, draw};
-use super::picture::{WIDTH, height};
+use super::picture::{Pictured, WIDTH};
 use crate::error::{Error, Kind, Result};
 use crate::event::Chart;
 
@@ -20,7 +20,15 @@ const SHARPNESS: u32 = 2;
 /// # Errors
 /// [`Kind::Io`] if the folder for temporary files cannot be written.
 pub fn png(chart: &Chart, theme: Theme) -> Result<Vec<u8>> {
-    let Pixels { rgb, width, height } = Pixels::of(chart, theme, SHARPNESS)?;
+    file(chart, theme)
+}
+
+/// As [`png`], of anything that has a picture.
+///
+/// # Errors
+/// As [`png`].
+pub(super) fn file(picture: &impl Pictured, theme: Theme) -> Result<Vec<u8>> {
+    let Pixels { rgb, width, height } = Pixels::of(picture, theme, SHARPNESS)?;
     encode(&rgb, (width, height))
 }
 
@@ -40,15 +48,16 @@ impl Pixels {
         Self::of(chart, theme, 1)
     }
 
-    /// A chart with so many pixels for one of the page.
-    fn of(chart: &Chart, theme: Theme, sharpness: u32) -> Result<Self> {
-        let canvas = (WIDTH * SCALE, height(chart) * SCALE);
+    /// A picture with so many pixels for one of the page.
+    fn of(picture: &impl Pictured, theme: Theme, sharpness: u32) -> Result<Self> {
+        let height = picture.height();
+        let canvas = (WIDTH * SCALE, height * SCALE);
         let mut pixels = vec![0; (canvas.0 * canvas.1 * 3) as usize];
         let area = BitMapBackend::with_buffer(&mut pixels, canvas).into_drawing_area();
-        draw(&area, chart, theme, Stroke::Segments)?;
+        draw(&area, picture, theme, Stroke::Segments)?;
         drop(area);
         let rgb = shrink(&pixels, canvas.0, SCALE / sharpness);
-        Ok(Self { rgb, width: WIDTH * sharpness, height: height(chart) * sharpness })
+        Ok(Self { rgb, width: WIDTH * sharpness, height: height * sharpness })
     }
 }
 

@@ -162,6 +162,13 @@ impl Screen {
                 let bundle = Bundle::picture(chart).unwrap_or_default();
                 Output::Display(bundle.with("text/plain", text.trim_end_matches('\n')))
             }
+            Event::Heat(map) => {
+                let bundle = Bundle::picture(map).unwrap_or_default().with("text/plain", text.trim_end_matches('\n'));
+                Output::Display(match html::html(event) {
+                    Some(html) => bundle.with("text/html", html),
+                    None => bundle,
+                })
+            }
             _ if text.is_empty() => return,
             _ => {
                 let bundle = Bundle::text(&text);

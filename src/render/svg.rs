@@ -2,9 +2,9 @@
 
 use plotters::prelude::*;
 
-use super::chart::{Theme, describe};
+use super::chart::Theme;
 use super::draw::{SCALE, Stroke, draw};
-use super::picture::{WIDTH, height};
+use super::picture::{Pictured, WIDTH};
 use crate::event::Chart;
 
 /// A chart as an SVG document of 700 pixels width that scales down with its page.
@@ -13,24 +13,28 @@ use crate::event::Chart;
 /// picture is empty but for those two.
 #[must_use]
 pub fn svg(chart: &Chart, theme: Theme) -> String {
-    let (width, height) = (WIDTH, height(chart));
+    document(chart, theme)
+}
+
+/// As [`svg`], of anything that has a picture.
+pub(super) fn document(picture: &impl Pictured, theme: Theme) -> String {
+    let (width, height) = (WIDTH, picture.height());
     let size = (width * SCALE, height * SCALE);
     let mut body = String::new();
-    let drawn = draw(&SVGBackend::with_string(&mut body, size).into_drawing_area(), chart, theme, Stroke::Path);
+    let drawn = draw(&SVGBackend::with_string(&mut body, size).into_drawing_area(), picture, theme, Stroke::Path);
     // plotters opens the document by itself, at canvas size: the first line gives way to one with the page's size.
     let shapes = match (drawn, body.split_once('\n')) {
         (Ok(()), Some((_, shapes))) => shapes.replace(" opacity=\"1\"", ""),
         _ => "</svg>\n".to_owned(),
     };
-    let title = if chart.title.is_empty() { format!("{} over {}", chart.y, chart.x) } else { chart.title.clone() };
     format!(
         "<svg xmlns=\"http://www.w3.org/2000/svg\" role=\"img\" width=\"{width}\" height=\"{height}\" \
          viewBox=\"0 0 {} {}\" stroke-linejoin=\"round\" style=\"max-width:100%;height:auto\">\n\
          <title>{}</title>\n<desc>{}</desc>\n{shapes}",
         size.0,
         size.1,
-        escape(&title),
-        escape(&describe(chart)),
+        escape(&picture.title()),
+        escape(&picture.describe()),
     )
 }
 
