@@ -5,6 +5,7 @@
 
 mod adapters;
 mod attach_lora;
+mod branch;
 mod chat;
 mod clear;
 mod config;
@@ -23,8 +24,10 @@ mod merge;
 mod plot;
 mod quantize;
 mod rename;
+mod restore;
 mod runs;
 mod save_adapter;
+mod snapshot;
 mod status;
 mod stop;
 mod time;
@@ -36,6 +39,7 @@ mod version;
 mod watch;
 
 mod arguments;
+mod versions;
 
 use clap::{Arg, ArgMatches, Command};
 use serde_json::Value;
@@ -91,6 +95,9 @@ const VERBS: &[Entry] = &[
     entry::<use_adapters::Use>(),
     entry::<rename::Rename>(),
     entry::<drop::Drop>(),
+    entry::<snapshot::Snapshot>(),
+    entry::<restore::Restore>(),
+    entry::<branch::Branch>(),
     entry::<load_adapter::LoadAdapter>(),
     entry::<save_adapter::SaveAdapter>(),
     entry::<data::Data>(),

@@ -13,6 +13,7 @@ use super::base::Base;
 use super::history::History;
 use super::training::Training;
 use super::variables::Variables;
+use super::versions::Versions;
 use crate::data::{self, DataSet, Format, Rendering, Sample, Template, TokenizeOptions, Tokenized};
 use crate::device::{Purpose, memory};
 use crate::error::{Error, Result};
@@ -74,6 +75,8 @@ pub struct Live {
     pub run: Option<String>,
     /// Whether it stands somewhere on disk as it is.
     pub saved: bool,
+    /// What it was after each training, its start first.
+    pub versions: Versions,
 }
 
 /// Where an adapter came from: what `--fresh` goes back to.
@@ -229,8 +232,10 @@ impl Session {
         }
     }
 
-    /// Adds or replaces a live adapter and makes it the only active one.
-    pub fn add_adapter(&mut self, live: Live) {
+    /// Adds or replaces a live adapter and makes it the only active one. Its versions begin with what it is.
+    pub fn add_adapter(&mut self, mut live: Live) {
+        // Where there is no memory for that, it has none to go back to.
+        let _ = live.begin_versions();
         self.active = vec![(live.name.clone(), 1.0)];
         match self.adapters.iter_mut().find(|a| a.name == live.name) {
             Some(old) => *old = live,

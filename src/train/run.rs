@@ -253,19 +253,25 @@ impl Run {
         self.evaluations().filter(|(step, _)| *step > lowest).count()
     }
 
+    /// Where it stands, to go on from.
+    #[must_use]
+    pub fn position(&self) -> Position {
+        let schedule = self.trainer.settings.schedule;
+        Position {
+            step: self.trainer.step,
+            begin: schedule.begin,
+            steps: schedule.steps,
+            arguments: self.saving.arguments.clone(),
+            data: self.saving.data.clone(),
+        }
+    }
+
     /// Writes down where the run stands: the adapter, at its best too, and what is needed to go on. Of full fine-tuning
     /// nothing is written: its weights and moments are too large for that.
     pub fn save(&mut self, subject: &Subject<'_>) {
         let Subject::Adapter { decoder, adapter } = subject else { return };
         self.saved = Instant::now();
-        let (step, schedule) = (self.trainer.step, self.trainer.settings.schedule);
-        let position = Position {
-            step,
-            begin: schedule.begin,
-            steps: schedule.steps,
-            arguments: self.saving.arguments.clone(),
-            data: self.saving.data.clone(),
-        };
+        let (step, position) = (self.trainer.step, self.position());
         let dir = self.recorder.dir().to_owned();
         self.recorder.note(checkpoint::write(&dir, &position, adapter.params.host(), self.trainer.optimizer()));
         let save = |adapter: &Adapter, name: &str, step: usize| {

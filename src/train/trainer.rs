@@ -241,6 +241,12 @@ impl Trainer {
         &self.optimizer
     }
 
+    /// As [`Trainer::optimizer`], at the end of the run.
+    #[must_use]
+    pub fn into_optimizer(self) -> Optimizer {
+        self.optimizer
+    }
+
     /// Goes on from `step` with the moments of an earlier run.
     pub fn resume(&mut self, step: usize, optimizer: Optimizer) {
         self.step = step;
