@@ -9,6 +9,7 @@ mod language;
 mod load;
 mod meaning;
 mod resume;
+mod versions;
 
 use serde_json::{Value, json};
 
