@@ -5,6 +5,7 @@
 
 mod adapters;
 mod attach_lora;
+mod branch;
 mod chat;
 mod clear;
 mod config;
@@ -23,9 +24,11 @@ mod merge;
 mod plot;
 mod quantize;
 mod rename;
+mod restore;
 mod runs;
 mod save_adapter;
 mod shrink;
+mod snapshot;
 mod spectrum;
 mod status;
 mod stop;
@@ -39,6 +42,7 @@ mod version;
 mod watch;
 
 mod arguments;
+mod versions;
 
 use clap::{Arg, ArgMatches, Command};
 use serde_json::Value;
@@ -94,6 +98,9 @@ const VERBS: &[Entry] = &[
     entry::<use_adapters::Use>(),
     entry::<rename::Rename>(),
     entry::<drop::Drop>(),
+    entry::<snapshot::Snapshot>(),
+    entry::<restore::Restore>(),
+    entry::<branch::Branch>(),
     entry::<load_adapter::LoadAdapter>(),
     entry::<save_adapter::SaveAdapter>(),
     entry::<data::Data>(),

@@ -10,6 +10,7 @@ mod names;
 mod state;
 mod training;
 mod variables;
+mod versions;
 
 pub use actor::{Answer, Dispatch, Lab, Outcome};
 pub use base::{Base, Merged, Replaced};
@@ -17,3 +18,4 @@ pub use history::{Entry, History};
 pub use state::{Live, Origin, Session, TrainingData};
 pub use training::Training;
 pub use variables::Variables;
+pub use versions::{Kept, Made, Version, Versions};

@@ -21,7 +21,9 @@ impl Verb for Adapters {
         if let Some(name) = &self.name {
             let live = session.adapter(name)?;
             describe(name, &live.adapter, session.base()?, task);
-            return Ok(row(session, live));
+            let mut answer = row(session, live);
+            answer["versions"] = super::versions::show(live, task);
+            return Ok(answer);
         }
         if session.adapters.is_empty() {
             task.emit(Event::Text("there are no adapters".to_owned()));

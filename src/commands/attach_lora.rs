@@ -8,7 +8,7 @@ use super::arguments::{layers, nonnegative, positive};
 use crate::error::{Error, Result};
 use crate::event::{Cell, Event, Table, Task, units};
 use crate::lora::{Adapter, Init, LoraConfig, Targets};
-use crate::session::{Answer, Base, Live, Origin, Session};
+use crate::session::{Answer, Base, Live, Origin, Session, Versions};
 
 /// Attach a LoRA adapter: y = W·x + scale · B·A·x, with B = 0 at the start
 ///
@@ -89,6 +89,7 @@ impl Verb for AttachLora {
             steps: 0,
             run: None,
             saved: true,
+            versions: Versions::default(),
         });
         Ok(answer)
     }

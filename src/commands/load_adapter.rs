@@ -11,7 +11,7 @@ use crate::event::Task;
 use crate::files::expand_home;
 use crate::lora::Adapter;
 use crate::model::{hub, source};
-use crate::session::{Answer, Live, Origin, Session};
+use crate::session::{Answer, Live, Origin, Session, Versions};
 
 /// Load an adapter in PEFT's format
 ///
@@ -60,7 +60,16 @@ impl Verb for LoadAdapter {
         // The template travels with the adapter: an empty one means that prompts were taken as they are.
         let template = metadata.get("template").map(|t| Some(t.clone()).filter(|t| !t.is_empty()));
         let origin = Origin::Folder(dir);
-        session.add_adapter(Live { name, adapter, origin, template, steps, run: None, saved: true });
+        session.add_adapter(Live {
+            name,
+            adapter,
+            origin,
+            template,
+            steps,
+            run: None,
+            saved: true,
+            versions: Versions::default(),
+        });
         Ok(answer)
     }
 }

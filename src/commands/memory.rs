@@ -58,6 +58,16 @@ fn report(session: &Session) -> MemoryReport {
     MemoryReport { parts, resident_bytes: memory::resident(), device_bytes: 0, peak_bytes: memory::peak_resident() }
 }
 
+/// How many versions there are in memory, as a part of a sentence; empty for none.
+fn versions(session: &Session) -> String {
+    let kept = session.adapters.iter().flat_map(|a| a.versions.iter()).filter(|v| v.bytes() > 0).count();
+    if kept == 0 {
+        String::new()
+    } else {
+        format!("; {} kept, drop NAME@VERSION frees one", units::plural(kept, "version"))
+    }
+}
+
 /// Where a part's size comes from.
 fn why(session: &Session, purpose: Purpose) -> String {
     let peak = || format!("{} at most so far", units::bytes(memory::peak(purpose)));
@@ -85,8 +95,9 @@ fn why(session: &Session, purpose: Purpose) -> String {
         }
         Purpose::Adapters => {
             let count: u64 = session.adapters.iter().map(|a| a.adapter.parameters() as u64).sum();
-            format!("{} parameters × f32", units::short(count))
+            format!("{} parameters × f32{}", units::short(count), versions(session))
         }
+        Purpose::Optimizer if !versions(session).is_empty() => format!("{}{}", peak(), versions(session)),
         purpose if purpose.is_passing() => peak(),
         _ => String::new(),
     }

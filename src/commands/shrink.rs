@@ -9,7 +9,7 @@ use super::attach_lora::{answer, check_name, describe, settings};
 use super::spectrum::spectra;
 use crate::error::Error;
 use crate::event::{Event, Task, units};
-use crate::session::{Answer, Live, Origin, Session};
+use crate::session::{Answer, Live, Origin, Session, Versions};
 
 /// Cut an adapter to a smaller rank: in each layer the nearest update of that rank
 ///
@@ -87,6 +87,7 @@ impl Verb for Shrink {
             steps,
             run: None,
             saved: false,
+            versions: Versions::default(),
         });
         Ok(result)
     }

@@ -197,7 +197,7 @@ pub(super) fn give_up(session: &mut Session, mut training: Training, error: Erro
     }
     let Run { trainer, recorder, .. } = training.run;
     session.partial = Some(json!({"run": null, "steps": 0, "losses": [], "eval_losses": []}));
-    if trainer.step == 0 {
+    if recorder.is_new() {
         recorder.discard();
     }
     drop(trainer);

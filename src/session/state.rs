@@ -13,6 +13,7 @@ use super::base::Base;
 use super::history::History;
 use super::training::Training;
 use super::variables::Variables;
+use super::versions::Versions;
 use crate::data::{self, DataSet, Format, Rendering, Sample, Template, TokenizeOptions, Tokenized};
 use crate::device::{Purpose, memory};
 use crate::error::{Error, Result};
@@ -74,6 +75,8 @@ pub struct Live {
     pub run: Option<String>,
     /// Whether it stands somewhere on disk as it is.
     pub saved: bool,
+    /// What it was after each training, its start first.
+    pub versions: Versions,
 }
 
 /// Where an adapter came from: what `--fresh` goes back to.
@@ -234,9 +237,16 @@ impl Session {
         }
     }
 
-    /// Adds or replaces a live adapter and makes it the only active one.
+    /// Adds or replaces a live adapter and makes it the only active one. Its versions begin with what it is.
     pub fn add_adapter(&mut self, live: Live) {
         self.active = vec![(live.name.clone(), 1.0)];
+        self.place_adapter(live);
+    }
+
+    /// Adds or replaces a live adapter; which are active stays.
+    pub fn place_adapter(&mut self, mut live: Live) {
+        // Where there is no memory for that, it has none to go back to.
+        let _ = live.begin_versions();
         match self.adapters.iter_mut().find(|a| a.name == live.name) {
             Some(old) => *old = live,
             None => self.adapters.push(live),

@@ -45,7 +45,7 @@ pub struct Checkpoint {
 ///
 /// # Errors
 /// [`crate::error::Kind::Io`]; what was there stays.
-pub(super) fn write(dir: &Path, position: &Position, params: &[f32], optimizer: &Optimizer) -> Result<()> {
+pub fn write(dir: &Path, position: &Position, params: &[f32], optimizer: &Optimizer) -> Result<()> {
     let Some((first, second)) = optimizer.moments().first() else { return Ok(()) };
     let tensors = [("params", params), ("first", first.host()), ("second", second.host())];
     let mut views = Vec::new();

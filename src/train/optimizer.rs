@@ -30,6 +30,17 @@ impl Optimizer {
         Self { moments, updates, weight_decay }
     }
 
+    /// A copy, for a version of what it trains.
+    ///
+    /// # Errors
+    /// Out of memory.
+    pub fn duplicate(&self) -> Result<Self> {
+        let copy = |b: &Buffer<f32>| b.duplicate(Purpose::Optimizer);
+        let moments =
+            self.moments.iter().map(|(first, second)| Ok((copy(first)?, copy(second)?))).collect::<Result<_>>()?;
+        Ok(Self { moments, updates: self.updates, weight_decay: self.weight_decay })
+    }
+
     /// The first and second moment of each parameter buffer.
     #[must_use]
     pub fn moments(&self) -> &[(Buffer<f32>, Buffer<f32>)] {

@@ -56,7 +56,7 @@ impl Runs {
                 Err(e) => return Err(fail(e)),
             }
         };
-        Recorder::open(id, dir.clone(), config).inspect_err(|_| {
+        Recorder::open(id, dir.clone(), config, true).inspect_err(|_| {
             // Nothing has begun.
             let _ = fs::remove_dir_all(&dir);
         })
@@ -72,7 +72,7 @@ impl Runs {
         if run.dir.join("metrics.jsonl").exists() {
             return self.reopen(&run, config, step);
         }
-        Recorder::open(run.id, run.dir, config)
+        Recorder::open(run.id, run.dir, config, true)
     }
 
     /// Goes on writing a run, whose configuration is now `config`. What was written of steps after `step` is taken back: a
@@ -82,16 +82,23 @@ impl Runs {
     /// Its folder cannot be written.
     pub fn reopen(&self, run: &RunRecord, config: &Value, step: usize) -> Result<Recorder> {
         let path = run.dir.join("metrics.jsonl");
-        let text = fs::read_to_string(&path).map_err(|e| Error::io("read", &path, e))?;
-        let kept = |line: &&str| {
-            let value: Option<Value> = serde_json::from_str(line).ok();
-            value.is_some_and(|v| v["step"].as_u64().is_some_and(|s| s as usize <= step))
-        };
-        let lines: String = text.lines().filter(kept).map(|line| format!("{line}\n")).collect();
+        let (text, lines) = run.metrics_until(step)?;
         if lines != text {
             crate::files::write(&path, |w| w.write_all(lines.as_bytes()))?;
         }
-        Recorder::open(run.id.clone(), run.dir.clone(), config)
+        Recorder::open(run.id.clone(), run.dir.clone(), config, false)
+    }
+
+    /// Begins a run that goes on from `step` of another, which stays as it is.
+    ///
+    /// # Errors
+    /// As [`Runs::begin`]; what was written of the other cannot be read.
+    pub fn branch(&self, run: &RunRecord, config: &Value, step: usize) -> Result<Recorder> {
+        let (_, lines) = run.metrics_until(step)?;
+        let mut recorder = self.begin(config)?;
+        let written = recorder.metrics.write_all(lines.as_bytes());
+        recorder.note(written.map_err(|e| Error::io("write", &recorder.dir.join("metrics.jsonl"), e)));
+        Ok(recorder)
     }
 
     fn numbers(&self) -> Vec<u64> {
@@ -157,6 +164,18 @@ impl RunRecord {
         self.metrics().iter().filter_map(text).collect()
     }
 
+    /// What was written of its steps, and of those up to `step`.
+    fn metrics_until(&self, step: usize) -> Result<(String, String)> {
+        let path = self.dir.join("metrics.jsonl");
+        let text = fs::read_to_string(&path).map_err(|e| Error::io("read", &path, e))?;
+        let kept = |line: &&str| {
+            let value: Option<Value> = serde_json::from_str(line).ok();
+            value.is_some_and(|v| v["step"].as_u64().is_some_and(|s| s as usize <= step))
+        };
+        let lines = text.lines().filter(kept).map(|line| format!("{line}\n")).collect();
+        Ok((text, lines))
+    }
+
     /// Every line of the metrics with its step. A line cut off by a kill is left out.
     fn metrics(&self) -> Vec<(usize, Value)> {
         let text = fs::read_to_string(self.dir.join("metrics.jsonl")).unwrap_or_default();
@@ -173,23 +192,30 @@ pub struct Recorder {
     pub id: String,
     dir: PathBuf,
     metrics: File,
+    is_new: bool,
     problem: Option<Error>,
 }
 
 impl Recorder {
-    fn open(id: String, dir: PathBuf, config: &Value) -> Result<Self> {
+    fn open(id: String, dir: PathBuf, config: &Value, is_new: bool) -> Result<Self> {
         let text = serde_json::to_string_pretty(config).unwrap_or_default();
         crate::files::write(&dir.join("config.json"), |w| writeln!(w, "{text}"))?;
         let path = dir.join("metrics.jsonl");
         let metrics =
             OpenOptions::new().create(true).append(true).open(&path).map_err(|e| Error::io("write", &path, e))?;
-        Ok(Self { id, dir, metrics, problem: None })
+        Ok(Self { id, dir, metrics, is_new, problem: None })
     }
 
     /// The folder of the run.
     #[must_use]
     pub fn dir(&self) -> &Path {
         &self.dir
+    }
+
+    /// Whether its folder was made for it, not for an earlier part of the run.
+    #[must_use]
+    pub fn is_new(&self) -> bool {
+        self.is_new
     }
 
     /// Notes a step.

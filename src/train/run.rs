@@ -270,13 +270,18 @@ impl Run {
         self.evaluations().filter(|(step, _)| *step > lowest).count()
     }
 
+    /// Where it stands, to go on from.
+    #[must_use]
+    pub fn position(&self) -> Position {
+        self.saving.position(self.trainer.step, self.trainer.settings.schedule)
+    }
+
     /// Writes down where the run stands: the adapter, at its best too, and what is needed to go on. Of full fine-tuning
     /// nothing is written: its weights and moments are too large for that.
     pub fn save(&mut self, subject: &Subject<'_>) {
         let Subject::Adapter { decoder, adapter } = subject else { return };
         self.saved = Instant::now();
-        let step = self.trainer.step;
-        let position = self.saving.position(step, self.trainer.settings.schedule);
+        let (step, position) = (self.trainer.step, self.position());
         let dir = self.recorder.dir().to_owned();
         self.recorder.note(checkpoint::write(&dir, &position, adapter.params.host(), self.trainer.optimizer()));
         let save =

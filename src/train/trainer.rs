@@ -263,6 +263,12 @@ impl Trainer {
         self.learners.iter().map(|learner| &learner.optimizer)
     }
 
+    /// As [`Trainer::optimizer`], at the end of the run.
+    #[must_use]
+    pub fn into_optimizer(mut self) -> Optimizer {
+        self.learners.swap_remove(0).optimizer
+    }
+
     /// Goes on from `step` with the moments of an earlier run.
     pub fn resume(&mut self, step: usize, optimizer: Optimizer) {
         self.step = step;

@@ -11,6 +11,7 @@ mod meaning;
 mod resume;
 mod side_by_side;
 mod sweep;
+mod versions;
 
 use serde_json::{Value, json};
 

@@ -15,7 +15,7 @@ use crate::error::{Error, Result};
 use crate::event::{Event, Progress, Task, Unit, units};
 use crate::lora::Adapter;
 use crate::render;
-use crate::session::{Live, Origin, Session};
+use crate::session::{Live, Made, Origin, Session, Versions};
 use crate::train::sweep::{Ground, Leg, State, Trial, group_that_fits, restore, train_together};
 use crate::train::{HeldOut, Recorder};
 
@@ -233,9 +233,10 @@ impl Course {
             steps: trial.standing.step,
             run: Some(trial.recorder.id.clone()),
             saved: true,
+            versions: Versions::default(),
         };
         self.attached[i] = true;
-        place(session, live);
+        session.place_adapter(live);
     }
 
     /// Ends a sweep: keeps it, tells what came of it, and returns its result with what stopped it.
@@ -266,9 +267,22 @@ impl Course {
                 self.put(session, i, adapter);
             }
             if let Some(live) = session.adapters.iter_mut().find(|live| live.name == self.trials[i].standing.name) {
-                live.steps = self.trials[i].standing.step;
+                let standing = &self.trials[i].standing;
+                if live.steps < standing.step {
+                    live.steps = standing.step;
+                    let made = Made {
+                        loss: standing.losses.last().copied(),
+                        held_out: standing.evals.last().map(|(_, loss)| *loss),
+                        ..Made::default()
+                    };
+                    if let Err(error) = live.make_version(made) {
+                        let message = format!("no version of {} could be made: {}", live.name, error.message());
+                        task.emit(Event::Warning(message));
+                    }
+                }
             }
         }
+        session.settle_versions();
         keep(&mut self.recorder, &self.trials);
         let standings: Vec<_> = self.trials.iter().map(|trial| &trial.standing).collect();
         let report = self.shape.report(&standings);
@@ -278,7 +292,8 @@ impl Course {
             let adapter = live.adapter.duplicate()?;
             let (template, run) = (live.template.clone(), live.run.clone());
             let (name, origin, steps) = (row.setting.name.clone(), live.origin.clone(), live.steps);
-            place(session, Live { name, adapter, origin, template, steps, run, saved: true });
+            let versions = Versions::default();
+            session.place_adapter(Live { name, adapter, origin, template, steps, run, saved: true, versions });
         }
         let sheet = report.sheet(true);
         let mut answer = report.answer();
@@ -346,14 +361,6 @@ impl Course {
             out += &format!(". Lowest held-out loss {:.4} by {best}; chosen {chosen}, {mean:.4}", loss(best));
         }
         out + &format!(". {} · every adapter, table, chart", self.recorder.dir().display())
-    }
-}
-
-/// Adds or replaces a live adapter.
-fn place(session: &mut Session, live: Live) {
-    match session.adapters.iter_mut().find(|other| other.name == live.name) {
-        Some(old) => *old = live,
-        None => session.adapters.push(live),
     }
 }
 

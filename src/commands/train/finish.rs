@@ -10,7 +10,7 @@ use crate::error::{Error, Result};
 use crate::eval::Evaluation;
 use crate::event::{Cell, Event, RunEnded, Table, Task, loss_chart, units};
 use crate::render;
-use crate::session::{Session, Training};
+use crate::session::{Made, Session, Training};
 use crate::train::{HeldOut, Outcome, Recorder, Run, StepReport};
 
 /// Ends a training: keeps it, tells what came of it, and returns its result with what stopped it.
@@ -52,7 +52,7 @@ pub(crate) fn end(session: &mut Session, mut training: Training, task: Task<'_>)
     let held_out = training.run.held_out.take();
     let last = training.run.outcome.evals.pop().map(|(_, evaluation)| evaluation);
     let is_adapter = training.adapter.is_some();
-    drop(training);
+    keep_version(session, training, task)?;
     memory::trim();
     if stopped.is_some() {
         let next =
@@ -92,6 +92,26 @@ pub(in crate::commands) fn note_data(
         session.add_data(valid.data.clone());
         session.tokenized_as.insert(valid.data.name.clone(), options.clone());
     }
+}
+
+/// Makes a version of the adapter as the training leaves it; the moments move into it.
+fn keep_version(session: &mut Session, training: Training, task: Task<'_>) -> Result<()> {
+    let Training { run, adapter: Some(name), .. } = training else { return Ok(()) };
+    if run.outcome.losses.is_empty() {
+        return Ok(());
+    }
+    let index = session.adapter_index(&name)?;
+    let made = Made {
+        afresh: run.saving.steps_before == 0 && run.outcome.losses.len() == run.trainer.step,
+        loss: run.outcome.losses.last().map(|l| l.loss),
+        held_out: run.evaluations().filter(|(step, _)| *step == run.trainer.step).last().map(|(_, loss)| loss),
+        training: Some((run.position(), run.trainer.into_optimizer())),
+    };
+    if let Err(error) = session.adapters[index].make_version(made) {
+        task.emit(Event::Warning(format!("no version of {name} could be made: {}", error.message())));
+    }
+    session.settle_versions();
+    Ok(())
 }
 
 /// Writes charts and result of the run; what could not be written is told and returned, not fatal.

@@ -29,6 +29,8 @@ pub(in crate::commands) struct Material {
 pub(super) struct Earlier {
     pub(super) record: RunRecord,
     pub(super) checkpoint: Checkpoint,
+    /// Whether the run's folder stays as it is and this goes on in one of its own.
+    pub(super) branches: bool,
 }
 
 impl Material {
@@ -213,10 +215,13 @@ impl Train {
         let mut before = None;
         let arguments;
         let recorder = match earlier {
-            Some(Earlier { record, checkpoint }) => {
+            Some(Earlier { record, checkpoint, branches }) => {
                 let step = checkpoint.position.step;
-                let recorder = session.runs.reopen(&record, &config, step)?;
-                let record = session.runs.open(&record.id)?;
+                let recorder = match branches {
+                    true => session.runs.branch(&record, &config, step)?,
+                    false => session.runs.reopen(&record, &config, step)?,
+                };
+                let record = session.runs.open(&recorder.id)?;
                 (curves, said) = (record.curves(), record.samples());
                 if let Some(index) = adapter {
                     let live = &mut session.adapters[index];

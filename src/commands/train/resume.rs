@@ -8,7 +8,7 @@ use crate::data::Tokenized;
 use crate::error::{Error, Kind, Result};
 use crate::event::{Event, Task, units};
 use crate::lora::Adapter;
-use crate::session::{Live, Origin, Session, Training};
+use crate::session::{Live, Origin, Session, Training, Versions};
 use crate::train::{RunRecord, Schedule, checkpoint};
 
 impl Train {
@@ -35,7 +35,11 @@ impl Train {
         let mut arguments = checkpoint.position.arguments.clone();
         arguments.extend(lasting(&session.words));
         let flags = Self::parse(&arguments)?;
-        let index = adapter(session, &record)?;
+        let index = match standing(session, &record) {
+            Some(index) => index,
+            None => adapter(session, &record)?,
+        };
+        let branches = from_version(session, index, &record, &mut checkpoint)?;
         if session.adapters[index].adapter.params.len() != checkpoint.params.len() {
             return Err(Error::state(format!(
                 "run {} trained an adapter of {} parameters, {} has {}",
@@ -71,7 +75,14 @@ impl Train {
         let plan = flags.plan(&material, schedule.steps)?;
         task.emit(Event::Text(format!("run {} goes on from step {}", record.id, units::count(position.step as u64))));
         checkpoint.position.arguments = arguments;
-        flags.training(session, Some(index), material, (settings, plan), Some(Earlier { record, checkpoint }), task)
+        flags.training(
+            session,
+            Some(index),
+            material,
+            (settings, plan),
+            Some(Earlier { record, checkpoint, branches }),
+            task,
+        )
     }
 
     /// The flags behind `train`.
@@ -121,6 +132,36 @@ pub(super) fn lasting(words: &[String]) -> Vec<String> {
     out
 }
 
+/// The place of the active adapter if this run trained it last, whatever its name was then.
+fn standing(session: &Session, record: &RunRecord) -> Option<usize> {
+    let index = session.only_active().ok()?;
+    (session.adapters[index].run.as_ref() == Some(&record.id)).then_some(index)
+}
+
+/// Takes the checkpoint of the version that the adapter stands at where the run has left another, or left it to another
+/// adapter: true then, for the run's folder belongs to what it has come to.
+fn from_version(
+    session: &Session,
+    index: usize,
+    record: &RunRecord,
+    checkpoint: &mut checkpoint::Checkpoint,
+) -> Result<bool> {
+    let live = &session.adapters[index];
+    if live.run.as_ref() != Some(&record.id) {
+        return Ok(false);
+    }
+    let Some(kept) = live.versions.current().is_some().then(|| live.checkpoint()).transpose()?.flatten() else {
+        return Ok(false);
+    };
+    let owner = record.config["adapter"].as_str().unwrap_or_default();
+    let of_another = live.name != owner && session.adapters.iter().any(|a| a.name == owner);
+    if kept.position == checkpoint.position && !of_another {
+        return Ok(false);
+    }
+    *checkpoint = kept;
+    Ok(true)
+}
+
 /// The place of the run's adapter: a live one, else the one the run keeps, which becomes live.
 fn adapter(session: &mut Session, record: &RunRecord) -> Result<usize> {
     let Some(name) = record.config["adapter"].as_str() else {
@@ -144,6 +185,7 @@ fn adapter(session: &mut Session, record: &RunRecord) -> Result<usize> {
         steps: metadata.get("steps").and_then(|s| s.parse().ok()).unwrap_or(0),
         run: Some(record.id.clone()),
         saved: true,
+        versions: Versions::default(),
     });
     Ok(session.adapters.len() - 1)
 }
