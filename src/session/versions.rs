@@ -355,7 +355,7 @@ mod tests {
             rank: 1,
             alpha: 1.0,
             dropout: 0.0,
-            targets: Targets::parse(&["all-linear".to_owned()]),
+            targets: Targets::parse("all-linear"),
             layers: None,
             rslora: false,
             init: Default::default(),
