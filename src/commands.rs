@@ -20,6 +20,7 @@ mod load;
 mod load_adapter;
 mod memory;
 mod merge;
+mod plan;
 mod plot;
 mod quantize;
 mod rename;
@@ -103,6 +104,7 @@ const VERBS: &[Entry] = &[
     entry::<merge::Merge>(),
     entry::<unmerge::Unmerge>(),
     entry::<memory::Memory>(),
+    entry::<plan::Plan>(),
     entry::<runs::Runs>(),
     entry::<plot::Plot>(),
     entry::<config::Config>(),

@@ -1,6 +1,7 @@
 //! Training: one visible loop over a [`Trainer`] that makes one optimizer step at a time.
 
 pub mod checkpoint;
+mod footprint;
 mod optimizer;
 mod record;
 mod run;
@@ -8,6 +9,7 @@ mod schedule;
 mod trainer;
 
 pub use checkpoint::Checkpoint;
+pub use footprint::{Footprint, Job, footprint};
 pub use optimizer::Optimizer;
 pub use record::{Recorder, RunRecord, Runs};
 pub use run::{HeldOut, Outcome, Piece, Plan, Run, Saving};
