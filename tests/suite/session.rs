@@ -8,6 +8,7 @@ mod interrupt;
 mod language;
 mod load;
 mod meaning;
+mod plan;
 mod resume;
 
 use serde_json::{Value, json};
