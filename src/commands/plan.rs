@@ -100,7 +100,7 @@ impl Verb for Plan {
         let program = memory::file_pages() + memory::allocated().saturating_sub(memory::all_held());
         let usable = memory::usable();
         task.emit(Event::Text(format!(
-            "{name}: {} parameters, {} of them or beside them trained by {}; batch {} × {} tokens",
+            "{name}: {} parameters; {} to be trained with {}, in batches of {} × {} tokens",
             units::short(spec.parameters()),
             units::short(asked.trained),
             choice.method,
@@ -301,7 +301,7 @@ fn table(methods: &[(String, Footprint)], usable: u64) -> Table {
             Cell::Bytes(plan.of(Purpose::Activations)),
             Cell::Bytes(plan.total()),
             Cell::from(if plan.total() <= usable { "yes" } else { "no" }),
-            Cell::from(smallest.map_or("none of one", |card| card.0)),
+            Cell::from(smallest.map_or("none of these", |card| card.0)),
         ]);
     }
     let columns =
