@@ -21,6 +21,7 @@ mod load;
 mod load_adapter;
 mod memory;
 mod merge;
+mod plan;
 mod plot;
 mod quantize;
 mod rename;
@@ -116,6 +117,7 @@ const VERBS: &[Entry] = &[
     entry::<merge::Merge>(),
     entry::<unmerge::Unmerge>(),
     entry::<memory::Memory>(),
+    entry::<plan::Plan>(),
     entry::<runs::Runs>(),
     entry::<plot::Plot>(),
     entry::<config::Config>(),

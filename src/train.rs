@@ -1,6 +1,7 @@
 //! Training: one visible loop over a [`Trainer`] that makes one optimizer step at a time.
 
 pub mod checkpoint;
+mod footprint;
 mod learner;
 mod optimizer;
 mod record;
@@ -10,6 +11,7 @@ pub mod sweep;
 mod trainer;
 
 pub use checkpoint::Checkpoint;
+pub use footprint::{Footprint, Job, footprint};
 pub use learner::Learner;
 pub use optimizer::Optimizer;
 pub use record::{Recorder, RunRecord, Runs};

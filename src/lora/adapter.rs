@@ -36,16 +36,10 @@ impl Adapter {
     pub fn new(config: LoraConfig, linears: &[LinearInfo], seed: u64) -> Result<Self> {
         config.validate()?;
         let mut adapter = Self::layout(config, linears)?;
+        check_ranks(&adapter.sites, linears)?;
         for (index, site) in adapter.sites.iter().enumerate() {
             let Some(site) = site else { continue };
             let linear = &linears[index];
-            if site.rank > linear.out.min(linear.input) {
-                return Err(Error::usage(format!(
-                    "--rank {}: above the size of {}, which is {} × {}",
-                    site.rank, linear.path, linear.out, linear.input
-                ))
-                .hint(format!("a rank of {} is the most that says anything there", linear.out.min(linear.input))));
-            }
             let mut rng = Rng::fork(seed, &[index as u64]);
             let bound = 1.0 / (linear.input as f64).sqrt();
             for a in &mut adapter.params.host_mut()[site.a..site.a + site.rank * linear.input] {
@@ -60,18 +54,20 @@ impl Adapter {
 
     /// An adapter of zeros: where each matrix lies, by the configuration.
     pub(super) fn layout(config: LoraConfig, linears: &[LinearInfo]) -> Result<Self> {
-        let (chosen, counts) = config.targets.resolve(linears, config.layers.as_deref())?;
-        let mut sites = vec![None; linears.len()];
-        let mut at = 0;
-        for index in chosen {
-            let linear = &linears[index];
-            let (rank, scale) = config.rank_and_scale(&linear.path)?;
-            let (a, b) = (at, at + rank * linear.input);
-            at = b + rank * linear.out;
-            sites[index] = Some(Site { rank, scale: scale as f32, a, b });
-        }
+        let (sites, counts, at) = places(&config, linears)?;
         let params = Buffer::zeros(Purpose::Adapters, at)?;
         Ok(Self { config, sites, params, counts })
+    }
+
+    /// How many parameters an adapter of this configuration has; nothing is allocated.
+    ///
+    /// # Errors
+    /// As [`Adapter::new`].
+    pub fn count(config: &LoraConfig, linears: &[LinearInfo]) -> Result<usize> {
+        config.validate()?;
+        let (sites, _, count) = places(config, linears)?;
+        check_ranks(&sites, linears)?;
+        Ok(count)
     }
 
     /// Number of trainable parameters.
@@ -130,4 +126,35 @@ impl Adapter {
         };
         self.sites.iter().enumerate().filter_map(silent).collect()
     }
+}
+
+/// Where each matrix of an adapter lies, how many layers each pattern hit, and how many parameters that are.
+type Places = (Vec<Option<Site>>, Vec<(String, usize)>, usize);
+
+fn places(config: &LoraConfig, linears: &[LinearInfo]) -> Result<Places> {
+    let (chosen, counts) = config.targets.resolve(linears, config.layers.as_deref())?;
+    let mut sites = vec![None; linears.len()];
+    let mut at = 0;
+    for index in chosen {
+        let linear = &linears[index];
+        let (rank, scale) = config.rank_and_scale(&linear.path)?;
+        let (a, b) = (at, at + rank * linear.input);
+        at = b + rank * linear.out;
+        sites[index] = Some(Site { rank, scale: scale as f32, a, b });
+    }
+    Ok((sites, counts, at))
+}
+
+fn check_ranks(sites: &[Option<Site>], linears: &[LinearInfo]) -> Result<()> {
+    for (site, linear) in sites.iter().zip(linears) {
+        let most = linear.out.min(linear.input);
+        if let Some(site) = site.as_ref().filter(|site| site.rank > most) {
+            return Err(Error::usage(format!(
+                "--rank {}: above the size of {}, which is {} × {}",
+                site.rank, linear.path, linear.out, linear.input
+            ))
+            .hint(format!("a rank of {most} is the most that says anything there")));
+        }
+    }
+    Ok(())
 }

@@ -85,31 +85,66 @@ fn weight_of(companion: &str) -> &str {
     companion.rfind(".weight.").map_or(companion, |at| &companion[..at + ".weight".len()])
 }
 
+/// Bytes that the weights of a model take in memory, by what they are counted as.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct WeightBytes {
+    /// Codes of quantized linear layers.
+    pub codes: u64,
+    /// Their scales.
+    pub constants: u64,
+    /// Linear layers that are not quantized, and biases.
+    pub linears: u64,
+    /// Embedding, output head and norms.
+    pub embedding: u64,
+}
+
+impl WeightBytes {
+    /// The sum.
+    #[must_use]
+    pub fn total(&self) -> u64 {
+        self.codes + self.constants + self.linears + self.embedding
+    }
+}
+
 /// Bytes that the weights of a model will take in memory.
 #[must_use]
 pub fn bytes(spec: &Spec, source: &dyn TensorSource, options: LoadOptions) -> u64 {
+    sizes(spec, Some(source), options).total()
+}
+
+/// The same part by part, from headers alone; without a source for a checkpoint in bf16.
+#[must_use]
+pub fn sizes(spec: &Spec, source: Option<&dyn TensorSource>, options: LoadOptions) -> WeightBytes {
+    let find = |name: &str| source.and_then(|source| source.find(name));
     let dense = |name: &str, elements: usize| {
-        let stored = source.find(name).map_or("", |tensor| tensor.dtype.as_str());
+        let stored = find(name).map_or("", |tensor| tensor.dtype.as_str());
         elements as u64 * options.dtype.unwrap_or_else(|| held(stored)).size() as u64
     };
-    let linear = |linear: &LinearInfo| {
+    let mut out = WeightBytes::default();
+    for linear in spec.linears() {
         let name = format!("{}.weight", linear.path);
-        let bias = if spec.has_bias(linear.role) { linear.out as u64 * 4 } else { 0 };
-        bias + match options.quantize {
-            _ if bnb::is_four_bit(&name, |n| source.find(n).is_some()) => {
-                let part = |suffix| source.find(&format!("{name}{suffix}")).map(|tensor| tensor.bytes);
+        if spec.has_bias(linear.role) {
+            out.linears += linear.out as u64 * 4;
+        }
+        match options.quantize {
+            _ if bnb::is_four_bit(&name, |n| find(n).is_some()) => {
+                let part = |suffix| find(&format!("{name}{suffix}")).map(|tensor| tensor.bytes);
                 // The offset of nested scales stands in the description of the weight.
                 let nested = part(".nested_absmax").map_or(0, |bytes| bytes + 4);
-                part("").unwrap_or(0) + part(".absmax").unwrap_or(0) + nested
+                out.codes += part("").unwrap_or(0);
+                out.constants += part(".absmax").unwrap_or(0) + nested;
             }
-            Some(quantize) => quantize.bytes(linear.out, linear.input),
-            None => dense(&name, linear.out * linear.input),
+            Some(quantize) => {
+                out.codes += quantize.code_bytes(linear.out, linear.input);
+                out.constants += quantize.constant_bytes(linear.out, linear.input);
+            }
+            None => out.linears += dense(&name, linear.out * linear.input),
         }
-    };
-    let norms = ((2 * spec.layers + 1) * spec.hidden) as u64 * 4;
+    }
     let heads: &[&str] = if spec.tied_head { &[EMBEDDING] } else { &[EMBEDDING, HEAD] };
-    let heads: u64 = heads.iter().map(|name| dense(name, spec.vocabulary * spec.hidden)).sum();
-    norms + heads + spec.linears().iter().map(linear).sum::<u64>()
+    out.embedding = ((2 * spec.layers + 1) * spec.hidden) as u64 * 4;
+    out.embedding += heads.iter().map(|name| dense(name, spec.vocabulary * spec.hidden)).sum::<u64>();
+    out
 }
 
 fn norm_names(layer: usize) -> [String; 2] {
@@ -124,7 +159,7 @@ fn norm_names(layer: usize) -> [String; 2] {
 pub fn load(spec: Spec, source: &mut dyn TensorSource, options: LoadOptions, task: Task<'_>) -> Result<Decoder> {
     check(&spec, source)?;
     memory::admit_all("the weights", bytes(&spec, source, options))?;
-    let compute = compute_type(source, options.compute)?;
+    let compute = compute_type(Some(source), options.compute)?;
     let linears = spec.linears();
     let mut total: u64 = linears.iter().map(|l| (l.out * l.input) as u64).sum();
     total += (spec.vocabulary * spec.hidden) as u64 * if spec.tied_head { 1 } else { 2 };
@@ -168,9 +203,9 @@ pub fn load(spec: Spec, source: &mut dyn TensorSource, options: LoadOptions, tas
 ///
 /// # Errors
 /// `LORALAB_CPU` names what the processor does not have.
-fn compute_type(source: &dyn TensorSource, wanted: Option<DType>) -> Result<DType> {
+pub fn compute_type(source: Option<&dyn TensorSource>, wanted: Option<DType>) -> Result<DType> {
     let level = Level::chosen()?;
-    let is_f32 = source.find(EMBEDDING).is_some_and(|tensor| tensor.dtype == "F32");
+    let is_f32 = source.and_then(|source| source.find(EMBEDDING)).is_some_and(|tensor| tensor.dtype == "F32");
     Ok(wanted.unwrap_or(if !is_f32 && level.has_bf16() { DType::Bf16 } else { DType::F32 }))
 }
 

@@ -94,14 +94,25 @@ impl QuantSpec {
     /// Bytes that a weight of `rows * cols` numbers takes with these settings, constants included.
     #[must_use]
     pub fn bytes(&self, rows: usize, cols: usize) -> u64 {
+        self.code_bytes(rows, cols) + self.constant_bytes(rows, cols)
+    }
+
+    /// Bytes of the codes alone.
+    #[must_use]
+    pub fn code_bytes(&self, rows: usize, cols: usize) -> u64 {
         let len = rows * cols;
+        let bytes = if self.kind == QuantType::Int8 { len } else { len.div_ceil(2) };
+        bytes as u64
+    }
+
+    /// Bytes of the scales alone.
+    #[must_use]
+    pub fn constant_bytes(&self, rows: usize, cols: usize) -> u64 {
         let bytes = match self.kind {
-            QuantType::Int8 => len + 4 * rows,
+            QuantType::Int8 => 4 * rows,
             _ => {
-                let blocks = len.div_ceil(self.block_size);
-                let scales =
-                    if self.double_quant { blocks + 4 * blocks.div_ceil(NESTED_BLOCK_SIZE) + 4 } else { 4 * blocks };
-                len.div_ceil(2) + scales
+                let blocks = (rows * cols).div_ceil(self.block_size);
+                if self.double_quant { blocks + 4 * blocks.div_ceil(NESTED_BLOCK_SIZE) + 4 } else { 4 * blocks }
             }
         };
         bytes as u64

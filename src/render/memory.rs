@@ -44,6 +44,9 @@ pub fn memory(report: &MemoryReport, width: usize, ink: Ink) -> String {
 /// `memory · 483 MB held, peak 512 MB, counted 476 MB (−1.4 %)`.
 pub(super) fn heading(report: &MemoryReport) -> String {
     let held = report.resident_bytes + report.device_bytes;
+    if held == 0 {
+        return format!("plan · {} at the peak", short_bytes(counted(report)));
+    }
     let mut out = format!("memory · {} held", short_bytes(report.resident_bytes));
     if report.device_bytes > 0 {
         out += &format!(" and {} on the device", short_bytes(report.device_bytes));

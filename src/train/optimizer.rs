@@ -24,6 +24,12 @@ impl Optimizer {
         Ok(Self { moments, updates: 0, weight_decay })
     }
 
+    /// Bytes of the moments of so many parameters.
+    #[must_use]
+    pub fn bytes(parameters: u64) -> u64 {
+        2 * size_of::<f32>() as u64 * parameters
+    }
+
     /// An optimizer that goes on from `moments` after `updates` updates.
     #[must_use]
     pub fn restored(moments: Vec<(Buffer<f32>, Buffer<f32>)>, updates: u64, weight_decay: f32) -> Self {

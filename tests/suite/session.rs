@@ -8,6 +8,7 @@ mod interrupt;
 mod language;
 mod load;
 mod meaning;
+mod plan;
 mod resume;
 mod side_by_side;
 mod sweep;
