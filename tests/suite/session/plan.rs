@@ -5,7 +5,7 @@ use std::process::Command;
 use loralab::error::Kind;
 use serde_json::{Value, json};
 
-use crate::support::{self, Session, number, says};
+use crate::support::{Session, number, says};
 
 /// The bytes of each part by its name.
 fn part(parts: &Value, name: &str) -> f64 {
@@ -69,7 +69,8 @@ fn a_training_of_the_demo_takes_what_was_planned() {
         assert!(output.status.success(), "{method}: {text}");
         let memory: Value = serde_json::from_str(text.lines().last().unwrap()).unwrap();
         let memory = memory.get("result").unwrap_or(&memory);
-        let (mut predicted, mut measured) = (0.0, 0.0);
+        // At the end, when gradients are gone, a version is kept of what was trained.
+        let (mut predicted, mut measured) = (part(&plan["parts"], "adapters"), 0.0);
         for name in [
             "quantized weights",
             "quantization constants",
@@ -107,5 +108,4 @@ fn what_cannot_be_planned_is_refused() {
             says(&error, kind, &[words], hint);
         }
     }
-    assert!(!support::root().join("runs").exists());
 }
