@@ -118,7 +118,9 @@ impl Report<'_> {
             (Some(lowest), Some(chosen)) => Cell::Text(distance(rows, (i, row), lowest, chosen)),
             _ => Cell::Empty,
         }));
-        columns.push(column("‖ΔW‖/‖W‖", true, &|_, row| ratio(row).map_or(Cell::Empty, Cell::Share)));
+        columns.push(column("‖ΔW‖/‖W‖", true, &|_, row| {
+            ratio(row).map_or(Cell::Empty, |x| Cell::Text(small_percent(x)))
+        }));
         columns.push(column("memory", true, &|_, row| Cell::Bytes(state_bytes(row.parameters()))));
         columns.push(column("time", true, &|_, row| Cell::Seconds(row.trials.iter().map(|(_, t)| t.seconds).sum())));
         columns.push(column("state", false, &|_, row| Cell::Text(self.state(row))));
@@ -195,6 +197,13 @@ fn distance(rows: &[Row<'_>], (i, row): (usize, &Row<'_>), lowest: usize, chosen
     let half = if d.half.is_finite() { format!(" ± {:.4}", d.half) } else { String::new() };
     let noise = if d.is_noise() && chosen.is_empty() { ", noise" } else { "" };
     format!("{chosen}{:+.4}{half}{noise}", d.mean).replace('-', "−")
+}
+
+/// A share in percent, with two digits that say something however small it is: `0.032 %`.
+fn small_percent(share: f64) -> String {
+    let percent = 100.0 * share;
+    let digits = if percent > 0.0 { (1 - percent.log10().floor() as i32).clamp(0, 6) as usize } else { 0 };
+    format!("{percent:.digits$} %")
 }
 
 fn short(x: f64) -> String {
@@ -285,4 +294,16 @@ fn trial(row: &Row<'_>, (seed, trial): (u64, &Standing)) -> Value {
         "state": state,
         "reason": reason,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_small_share_keeps_two_digits() {
+        for (share, text) in [(0.000_324, "0.032 %"), (0.0123, "1.2 %"), (0.25, "25 %"), (3.0, "300 %"), (0.0, "0 %")] {
+            assert_eq!(small_percent(share), text);
+        }
+    }
 }
