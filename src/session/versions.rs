@@ -347,8 +347,8 @@ mod tests {
         Position { step, begin: 0, steps: 9, arguments: Vec::new(), data: String::new() }
     }
 
-    fn session() -> (Session, PathBuf) {
-        let root = std::env::temp_dir().join(format!("loralab-versions-{}", std::process::id()));
+    fn session(test: &str) -> (Session, PathBuf) {
+        let root = std::env::temp_dir().join(format!("loralab-versions-{test}-{}", std::process::id()));
         let _ = std::fs::remove_dir_all(&root);
         let mut session = Session { runs: Runs::at(root.clone()), ..Session::new() };
         let config = LoraConfig {
@@ -390,7 +390,7 @@ mod tests {
 
     #[test]
     fn versions_come_back_from_memory_and_from_disk() {
-        let (mut session, root) = session();
+        let (mut session, root) = session("back");
         for value in [1.0, 2.0, 3.0] {
             train(&mut session, value);
         }
@@ -422,7 +422,7 @@ mod tests {
 
     #[test]
     fn wrong_versions_are_named() {
-        let (mut session, _) = session();
+        let (mut session, _) = session("names");
         train(&mut session, 1.0);
         session.adapters[0].versions.label("good");
         let versions = &mut session.adapters[0].versions;
