@@ -35,20 +35,29 @@ impl Verb for Runs {
         for run in &runs {
             let (losses, evals) = run.curves();
             let text = |key: &str| Cell::Text(run.config[key].as_str().unwrap_or_default().to_owned());
-            let last = |points: &[(usize, f64)]| points.last().map_or(Cell::Empty, |p| Cell::Number(p.1, 4));
+            let last = |points: &[(usize, f64)]| points.last().map(|p| p.1);
+            let (steps, loss, held_out) = match run.result().filter(|_| sweep::is_sweep(run)) {
+                Some(result) => {
+                    let chosen =
+                        result["trials"].as_array().into_iter().flatten().find(|t| t["name"] == result["chosen"]);
+                    let of = |key: &str| chosen.and_then(|trial| trial[key].as_f64());
+                    (result["steps"].as_u64().unwrap_or(0) as usize, of("loss"), of("eval_loss"))
+                }
+                None => (losses.len(), last(&losses), last(&evals)),
+            };
+            let number = |x: Option<f64>| x.map_or(Cell::Empty, |x| Cell::Number(x, 4));
             table.rows.push(vec![
                 Cell::from(run.id.as_str()),
                 text("adapter"),
                 Cell::Text(format!("{} · {}", run.config["model"].as_str().unwrap_or_default(), kind(run))),
                 text("data"),
-                Cell::Count(losses.len() as u64),
-                last(&losses),
-                last(&evals),
+                Cell::Count(steps as u64),
+                number(loss),
+                number(held_out),
                 Cell::Text(state(run, losses.len())),
             ]);
             rows.push(json!({"run": run.id, "model": run.config["model"], "adapter": run.config["adapter"],
-                "data": run.config["data"], "steps": losses.len(), "loss": losses.last().map(|l| l.1),
-                "eval_loss": evals.last().map(|l| l.1)}));
+                "data": run.config["data"], "steps": steps, "loss": loss, "eval_loss": held_out}));
         }
         task.emit(Event::Table(table));
         Ok(json!({"runs": rows}))
@@ -98,6 +107,9 @@ fn show(run: &RunRecord, task: Task<'_>) -> Answer {
     let is_whole = losses.len() >= steps;
     let sentence = match result.as_ref().and_then(|r| r["sentence"].as_str()) {
         Some(sentence) => sentence.to_owned(),
+        None if losses.len() >= steps => {
+            format!("run {} has made its {}.", run.id, units::plural(losses.len(), "step"))
+        }
         None => format!("run {} has not ended: {} of {steps} are noted.", run.id, units::plural(losses.len(), "step")),
     };
     task.emit(Event::RunEnded(RunEnded {

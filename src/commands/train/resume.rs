@@ -4,6 +4,7 @@ use clap::{CommandFactory, FromArgMatches};
 
 use super::Train;
 use super::prepare::Earlier;
+use crate::commands::sweep::is_sweep;
 use crate::data::Tokenized;
 use crate::error::{Error, Kind, Result};
 use crate::event::{Event, Task, units};
@@ -16,6 +17,17 @@ impl Train {
     pub(super) fn go_on(&self, session: &mut Session, task: Task<'_>) -> Result<Training> {
         let base = session.base()?;
         let record = self.record(session)?;
+        if is_sweep(&record) {
+            return Err(Error::state(format!("run {} is a sweep: one line trains all its trials", record.id))
+                .hint("the same sweep line goes on with it"));
+        }
+        if record.id.contains('/') && !record.dir.join(checkpoint::FILE).exists() {
+            return Err(Error::state(format!(
+                "{} has made the steps of its sweep, which keeps no optimizer state of trials that have ended",
+                record.id
+            ))
+            .hint("train DATA goes on from where the adapter stands"));
+        }
         let mut checkpoint = checkpoint::read(&record.dir).map_err(|e| {
             let error = e.context(format!("run {} cannot be gone on with", record.id));
             error.hint("train DATA begins a new run from where the adapter stands")

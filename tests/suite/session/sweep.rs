@@ -115,6 +115,15 @@ fn every_adapter_is_there_and_the_table_tells_of_it() {
     assert_eq!((&shown["trials"], &shown["chosen"]), (&swept["trials"], &swept["chosen"]));
     assert_eq!(s.ok(&format!("runs {run}/r4-s2"))["losses"], trial(&swept, "r4-s2")["losses"]);
     let listed = s.ok("runs");
+    let listed = listed["runs"].as_array().unwrap().iter().find(|row| row["run"] == json!(run)).unwrap();
+    assert_eq!((&listed["steps"], listed["eval_loss"].is_f64()), (&swept["steps"], true));
+    for (line, words, hint) in [
+        (format!("train --resume {run}"), "is a sweep", "same sweep"),
+        (format!("train --resume {run}/r4-s2"), "keeps no optimizer state", "train DATA"),
+    ] {
+        says(&s.fails(&line), Kind::State, &[words], hint);
+    }
+    let listed = s.ok("runs");
     assert!(listed["runs"].as_array().unwrap().iter().any(|one| one["run"] == run));
 }
 
