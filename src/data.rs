@@ -24,7 +24,7 @@ use std::str::FromStr;
 pub use check::{check, leakage};
 pub use order::{Batches, Order};
 pub use pack::Pack;
-pub use show::show;
+pub use show::{show, show_gains};
 pub use template::{Rendering, Template};
 pub use tokenize::{IGNORED, Sample, TokenizeOptions, Tokenized, tokenize, tokenize_aside};
 

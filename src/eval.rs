@@ -7,6 +7,8 @@ use crate::lora::Adapter;
 use crate::model::{Arena, Batch, Decoder, Keep, Pass, Scored, Use};
 use crate::ops::Backend;
 
+pub mod xray;
+
 /// How well a model predicts some rows.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Evaluation {
@@ -18,6 +20,8 @@ pub struct Evaluation {
     pub tokens: usize,
     /// Summed NLL and scored tokens of each row.
     pub rows: Vec<(f64, usize)>,
+    /// NLL of each scored token of each sample; none for a sample without.
+    pub nll: Vec<Vec<f32>>,
 }
 
 impl Evaluation {
@@ -29,13 +33,15 @@ impl Evaluation {
 
     /// Joins rows. The loss is a ratio of sums, so its standard error is that of a ratio estimator: the deviation of
     /// `nll − loss·tokens` over rows (Cochran, Sampling Techniques, 6.4).
-    fn of(rows: Vec<(f64, usize)>) -> Self {
+    fn of(nll: Vec<Vec<f32>>) -> Self {
+        let scored = nll.iter().filter(|row| !row.is_empty());
+        let rows: Vec<(f64, usize)> = scored.map(|row| (row.iter().map(|&x| f64::from(x)).sum(), row.len())).collect();
         let tokens: usize = rows.iter().map(|r| r.1).sum();
         let loss = rows.iter().map(|r| r.0).sum::<f64>() / tokens as f64;
         let n = rows.len() as f64;
         let squares: f64 = rows.iter().map(|(nll, count)| (nll - loss * *count as f64).powi(2)).sum();
         let stderr = if rows.len() < 2 { f64::NAN } else { (squares * n / (n - 1.0)).sqrt() / tokens as f64 };
-        Self { loss, stderr, tokens, rows }
+        Self { loss, stderr, tokens, rows, nll }
     }
 }
 
@@ -87,7 +93,7 @@ pub struct Evaluator {
     /// Tokens of a batch at most.
     rows: usize,
     arena: Arena,
-    results: Vec<Option<(f64, usize)>>,
+    results: Vec<Vec<f32>>,
 }
 
 impl Evaluator {
@@ -105,7 +111,7 @@ impl Evaluator {
         let longest = samples.iter().map(|s| s.ids.len()).max().unwrap_or(0);
         let rows = BATCH_TOKENS.max(longest).min(order.iter().map(|&i| samples[i].ids.len()).sum());
         let arena = Arena::new(&decoder.spec, rows, longest, Keep::Nothing, decoder.compute)?;
-        Ok(Self { order, done: 0, rows, arena, results: vec![None; samples.len()] })
+        Ok(Self { order, done: 0, rows, arena, results: vec![Vec::new(); samples.len()] })
     }
 
     /// The samples to be scored.
@@ -151,10 +157,9 @@ impl Evaluator {
             samples[i].append_to(&mut batch, &mut scored, uses);
         }
         decoder.forward(&pass, &batch, &mut self.arena, None)?;
-        let mut nll = decoder.score(&pass, &self.arena, &scored)?.into_iter().map(f64::from);
+        let mut nll = decoder.score(&pass, &self.arena, &scored)?.into_iter();
         for &i in now {
-            let count = samples[i].scored();
-            self.results[i] = Some((nll.by_ref().take(count).sum::<f64>(), count));
+            self.results[i] = nll.by_ref().take(samples[i].scored()).collect();
         }
         self.done += now.len();
         Ok(now.len())
@@ -163,7 +168,7 @@ impl Evaluator {
     /// What came of it.
     #[must_use]
     pub fn finish(self) -> Evaluation {
-        Evaluation::of(self.results.into_iter().flatten().collect())
+        Evaluation::of(self.results)
     }
 }
 
@@ -173,11 +178,11 @@ mod tests {
 
     #[test]
     fn loss_is_the_mean_over_tokens_and_stderr_that_of_a_ratio() {
-        let e = Evaluation::of(vec![(2.0, 1), (9.0, 3)]);
+        let e = Evaluation::of(vec![vec![2.0], vec![], vec![2.0, 3.0, 4.0]]);
         assert_eq!((e.loss, e.tokens), (2.75, 4));
         // residuals ∓0.75; sqrt(2·0.75²·2/1)/4
         assert!((e.stderr - 1.5 / 4.0).abs() < 1e-12);
         assert!((e.perplexity() - 2.75f64.exp()).abs() < 1e-9);
-        assert!(Evaluation::of(vec![(2.0, 1)]).stderr.is_nan());
+        assert!(Evaluation::of(vec![vec![2.0]]).stderr.is_nan());
     }
 }

@@ -241,13 +241,15 @@ pub struct TokenSample {
     pub tokens: Vec<(String, Mark)>,
 }
 
-/// What training does with a token.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// What training does with a token, or has done for it.
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Mark {
     /// Its loss counts.
     Trained,
     /// Read, not learnt.
     Masked,
+    /// Scored: what an adapter gained on it, in nats; negative where it lost.
+    Gained(f64),
     /// Added to make rows equally long, or cut off beyond the longest row: not even read.
     Padding,
 }

@@ -12,6 +12,7 @@ use crate::event::{Cell, Event, Table, Task, units};
 use crate::session::{Answer, Session};
 
 mod scales;
+mod xray;
 
 /// Score data: loss (mean negative log-likelihood in nats) and perplexity
 ///
@@ -38,12 +39,22 @@ pub(super) struct Eval {
     /// Factor of every adapter's scale: 0 is the base, 1 as trained; several, as (0 0.5 1 1.5 2), draw loss over scale
     #[arg(long, default_value = "1", value_delimiter = ',', value_parser = number, allow_hyphen_values = true)]
     scale: Vec<f64>,
+    /// Show on which tokens the adapter gained, and how much of it on format (special tokens), end of text and content
+    #[arg(long)]
+    xray: bool,
+    /// Samples shown with --xray; 3
+    #[arg(long, value_name = "N", requires = "xray")]
+    show: Option<usize>,
 }
 
 impl Verb for Eval {
     fn run(self, session: &mut Session, task: Task<'_>) -> Answer {
         session.base()?;
-        let subjects = subjects(session, &self.adapters)?;
+        let mut subjects = subjects(session, &self.adapters)?;
+        if self.xray {
+            subjects = xray::subjects(session, &subjects, &self.data, &self.scale)?;
+        }
+        let mut parts = None;
         let mut rows: Vec<(String, String, Evaluation)> = Vec::new();
         session.partial = Some(answer(&rows));
         let over_scales = self.scale.len() > 1;
@@ -69,13 +80,21 @@ impl Verb for Eval {
                 rows.push((subject.clone(), data.data.name.clone(), evaluation));
                 session.partial = Some(answer(&rows));
             }
+            if self.xray {
+                let both = (&rows[0].2, &rows[1].2);
+                parts = Some(xray::show(session, &data, both, self.show, &subjects[1], task)?);
+            }
         }
         if over_scales {
             scales::show(&scaled, task);
             return Ok(scales::answer(&scaled));
         }
         task.emit(Event::Table(table(&rows)));
-        Ok(answer(&rows))
+        let mut answer = answer(&rows);
+        if let Some(parts) = parts {
+            answer["xray"] = parts;
+        }
+        Ok(answer)
     }
 }
 

@@ -217,7 +217,7 @@ mod tests {
     fn evaluation(rows: &[(f64, usize)]) -> Evaluation {
         let tokens: usize = rows.iter().map(|row| row.1).sum();
         let loss = rows.iter().map(|row| row.0).sum::<f64>() / tokens as f64;
-        Evaluation { loss, stderr: 0.0, tokens, rows: rows.to_vec() }
+        Evaluation { loss, stderr: 0.0, tokens, rows: rows.to_vec(), nll: Vec::new() }
     }
 
     #[test]

@@ -1,16 +1,20 @@
 //! The token X-ray: what training does with each token of a sample.
 
 use super::ansi::{self, Ink, visible};
+use super::shade;
 use crate::event::{Mark, TokenSample, units};
 
 /// Runs of the same padding token are shown this often, then counted.
 pub(super) const MOST_PADDING: usize = 3;
 
+/// Nats gained on a token that have the strongest shade; a level of four is one nat.
+pub(super) const STRONGEST: f64 = 4.0;
+
 /// A sample as text of at most `width` columns, ended by a line break: a heading, the tokens, a legend with counts.
 ///
 /// Trained tokens are green and underlined, in turns bright so that their borders are seen, masked ones dim, padding
 /// struck out; without colour trained runs stand between `‹` and `›` and padding between `~` and `~`. A line break
-/// inside a token is shown as `⏎`.
+/// inside a token is shown as `⏎`. What was gained or lost is a ground of blue or orange, or, without colour, a character behind it.
 #[must_use]
 pub fn tokens(sample: &TokenSample, width: usize, ink: Ink) -> String {
     let count = |mark: Mark| sample.tokens.iter().filter(|token| token.1 == mark).count();
@@ -18,9 +22,10 @@ pub fn tokens(sample: &TokenSample, width: usize, ink: Ink) -> String {
     let mut out = ink.bold(&ansi::wrap(&ansi::clean(&title(sample)), width)) + "\n";
     out += &body(sample, width.max(8), ink);
 
+    let remark = if gained(sample) > 0 { ": read, not scored" } else { ": read, not learnt" };
     let legend = [
         (Mark::Trained, trained, "trained", ""),
-        (Mark::Masked, masked, "masked", ": read, not learnt"),
+        (Mark::Masked, masked, "masked", remark),
         (Mark::Padding, padding, "padding", ""),
     ];
     let shown = legend.into_iter().filter(|entry| entry.1 > 0).map(|(mark, n, name, remark)| {
@@ -28,8 +33,29 @@ pub fn tokens(sample: &TokenSample, width: usize, ink: Ink) -> String {
         let (open, close) = brackets(mark, ink);
         format!("{open}{}{close}{remark}", paint(mark, 0, &text, ink))
     });
-    let legend = shown.collect::<Vec<_>>().join(" · ");
+    let legend = scale(sample, ink).into_iter().chain(shown).collect::<Vec<_>>().join(" · ");
     out + &if legend.is_empty() { ink.dim("no tokens") } else { legend } + "\n"
+}
+
+/// Scored tokens whose gain is known.
+pub(super) fn gained(sample: &TokenSample) -> usize {
+    sample.tokens.iter().filter(|token| matches!(token.1, Mark::Gained(_))).count()
+}
+
+/// What the shades of gains say.
+fn scale(sample: &TokenSample, ink: Ink) -> Option<String> {
+    let level = |nats: i32| {
+        let mark = Mark::Gained(f64::from(nats));
+        let sign =
+            if ink.is_color() { String::new() } else { shade::character(f64::from(nats) / STRONGEST).to_string() };
+        let more = if nats.abs() == 4 { "+" } else { "" };
+        paint(mark, 0, &format!(" {sign}{}{more} ", nats.abs()), ink)
+    };
+    let levels = |sign: i32| (1..=4).map(|nats| level(sign * nats)).collect::<String>();
+    let scored = gained(sample);
+    (scored > 0).then(|| {
+        format!("{} scored · nats gained{}and lost{}", units::count(scored as u64), levels(1), levels(-1).trim_end())
+    })
 }
 
 /// The title with the number of tokens that are read.
@@ -58,7 +84,12 @@ fn body(sample: &TokenSample, width: usize, ink: Ink) -> String {
         put(open, open, false);
         let mut index = 0;
         for same in run.chunk_by(|a, b| mark == Mark::Padding && a.0 == b.0) {
-            let text: String = same[0].0.chars().map(|c| if c == '\n' { '⏎' } else { visible(c) }).collect();
+            let mut text: String = same[0].0.chars().map(|c| if c == '\n' { '⏎' } else { visible(c) }).collect();
+            if let Mark::Gained(nats) = mark
+                && !open.is_empty()
+            {
+                text.push(shade::character(nats / STRONGEST));
+            }
             for _ in same.iter().take(MOST_PADDING) {
                 for (nth, piece) in pieces(&text, width).iter().enumerate() {
                     let behind_bracket = index == 0 && nth == 0 && !open.is_empty();
@@ -101,7 +132,8 @@ fn brackets(mark: Mark, ink: Ink) -> (&'static str, &'static str) {
     match mark {
         _ if ink.is_color() => ("", ""),
         Mark::Trained => ("‹", "›"),
-        Mark::Masked => ("", ""),
+        Mark::Gained(nats) if shade::character(nats / STRONGEST) != ' ' => ("‹", "›"),
+        Mark::Masked | Mark::Gained(_) => ("", ""),
         Mark::Padding => ("~", "~"),
     }
 }
@@ -110,6 +142,7 @@ fn paint(mark: Mark, index: usize, text: &str, ink: Ink) -> String {
     match mark {
         Mark::Trained => ink.paint(if index.is_multiple_of(2) { "4;32" } else { "4;92" }, text),
         Mark::Masked => ink.dim(text),
+        Mark::Gained(nats) => shade::paint(nats / STRONGEST, text, ink),
         Mark::Padding => ink.paint("2;9", text),
     }
 }
@@ -155,6 +188,21 @@ mod tests {
         assert!(text.lines().filter(|l| !l.contains('·')).all(|l| ansi::width(l) <= 40), "{text}");
         let one = tokens(&sample(&[(&"x".repeat(100), Mark::Trained)]), 40, Ink::PLAIN);
         assert!(one.lines().skip(1).all(|l| ansi::width(l) <= 41), "{one}");
+    }
+
+    #[test]
+    fn gains_have_shades_or_characters() {
+        let all =
+            [("Q", Mark::Masked), (" a", Mark::Gained(1.2)), (" b", Mark::Gained(-9.0)), (" c", Mark::Gained(0.1))];
+        let plain = tokens(&sample(&all), 80, Ink::PLAIN);
+        assert_eq!(plain.lines().nth(1), Some("Q‹ a░›‹ b≣› c"), "{plain}");
+        assert_eq!(
+            plain.lines().nth(2),
+            Some("3 scored · nats gained ░1  ▒2  ▓3  █4+ and lost -1  =2  ≡3  ≣4+ · 1 masked: read, not scored")
+        );
+        let color = tokens(&sample(&all), 80, Ink::COLOR);
+        assert!(color.contains(&shade::paint(0.3, " a", Ink::COLOR)) && !color.contains('░'), "{color:?}");
+        assert!(tokens(&sample(&[("x", Mark::Gained(f64::NAN))]), 80, Ink::PLAIN).contains("\nx\n"));
     }
 
     #[test]

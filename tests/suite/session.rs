@@ -13,6 +13,7 @@ mod resume;
 mod side_by_side;
 mod sweep;
 mod versions;
+mod xray;
 
 use serde_json::{Value, json};
 

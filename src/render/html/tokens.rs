@@ -3,7 +3,9 @@
 use super::{CODE, best, escape, heading, paragraph, text};
 use crate::event::{Mark, TokenSample, units};
 use crate::render::ansi::visible;
-use crate::render::tokens::{MOST_PADDING, title};
+use crate::render::number;
+use crate::render::shade;
+use crate::render::tokens::{MOST_PADDING, STRONGEST, gained, title};
 
 /// A sample with its legend.
 pub(super) fn tokens(sample: &TokenSample) -> String {
@@ -20,12 +22,10 @@ pub(super) fn tokens(sample: &TokenSample) -> String {
             }
         }
     }
-    let legend = [
-        (Mark::Trained, "trained", ""),
-        (Mark::Masked, "masked", ": read, not learnt"),
-        (Mark::Padding, "padding", ""),
-    ];
-    let legend: Vec<String> = legend
+    let scored = gained(sample);
+    let remark = if scored > 0 { ": read, not scored" } else { ": read, not learnt" };
+    let legend = [(Mark::Trained, "trained", ""), (Mark::Masked, "masked", remark), (Mark::Padding, "padding", "")];
+    let mut legend: Vec<String> = legend
         .into_iter()
         .filter_map(|(mark, name, remark)| {
             let count = sample.tokens.iter().filter(|token| token.1 == mark).count();
@@ -33,6 +33,15 @@ pub(super) fn tokens(sample: &TokenSample) -> String {
             (count > 0).then(|| marked(mark, &text(&words)))
         })
         .collect();
+    if scored > 0 {
+        let level = |nats: i32| {
+            let more = if nats.abs() == 4 { "+" } else { "" };
+            marked(Mark::Gained(f64::from(nats)), &format!("&nbsp;{}{more}&nbsp;", nats.abs()))
+        };
+        let levels = |sign: i32| (1..=4).map(|nats| level(sign * nats)).collect::<String>();
+        let scored = units::count(scored as u64);
+        legend.insert(0, format!("{scored} scored · nats gained {} and lost {}", levels(1), levels(-1)));
+    }
     let legend = if legend.is_empty() { "no tokens".to_owned() } else { legend.join(" · ") };
     let mut out = heading(&title(sample));
     out += &format!("<div style=\"{CODE};line-height:1.75;margin:4px 0;overflow-wrap:anywhere\">{body}</div>\n");
@@ -47,6 +56,11 @@ fn marked(mark: Mark, html: &str) -> String {
         Mark::Trained => format!(
             "<ins style=\"{look};text-decoration:none;background:rgba(0,158,115,.2);border-bottom:2px solid {}\">{html}</ins>",
             best()
+        ),
+        Mark::Gained(nats) => format!(
+            "<span style=\"{look};background:{}\" title=\"{}\">{html}</span>",
+            shade::ground(nats / STRONGEST),
+            number::signed(nats, 2)
         ),
         Mark::Masked => format!("<span style=\"{look};opacity:.66\">{html}</span>"),
         Mark::Padding => format!("<del style=\"{look};opacity:.5;text-decoration:line-through\">{html}</del>"),
