@@ -21,7 +21,7 @@ mod tokenize;
 use std::fmt;
 use std::str::FromStr;
 
-pub use check::{check, leakage};
+pub use check::{Finding, check, check_rows, check_tokens, leakage, triples};
 pub use order::{Batches, Order};
 pub use pack::Pack;
 pub use show::{show, show_gains};

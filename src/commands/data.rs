@@ -5,10 +5,12 @@ use serde_json::json;
 
 use super::Verb;
 use super::arguments::{number, positive, within_context};
-use crate::data::{self, Template, TokenizeOptions};
-use crate::error::Result;
+use crate::data::{self, DataSet, Template, TokenizeOptions, Tokenized};
+use crate::error::{Error, Result};
 use crate::event::{Cell, Event, Table, Task, units};
 use crate::session::{Answer, Session};
+
+mod check;
 
 /// Read a data set, name it, and show what training sees of it
 ///
@@ -40,11 +42,19 @@ pub(super) struct Data {
     /// Show this many samples with every token marked trained, masked or cut
     #[arg(long, value_name = "N")]
     show: Option<usize>,
+    /// Look for what spoils a training: duplicates, empty or uniform responses, lengths, leakage
+    #[arg(long)]
+    check: bool,
 }
 
 impl Verb for Data {
     fn run(self, session: &mut Session, task: Task<'_>) -> Answer {
-        let Some(source) = &self.source else { return list(session, task) };
+        let Some(source) = &self.source else {
+            if self.check {
+                return Err(Error::usage("--check needs a data set").hint("data NAME --check"));
+            }
+            return list(session, task);
+        };
         let mut data = session.find_data(source, self.format.parse()?)?;
         if let Some(name) = &self.name {
             data.name.clone_from(name);
@@ -62,9 +72,12 @@ impl Verb for Data {
             task.emit(Event::Text(format!("{}: {} held out", valid.name, units::plural(valid.rows.len(), "row"))));
         }
         if session.base.is_some() {
-            self.look(session, &data, &mut answer, task)?;
-        } else if self.show.is_some() {
+            self.look(session, &data, held_out.as_ref(), &mut answer, task)?;
+        } else if self.show.is_some() || self.check {
             task.emit(Event::Warning("tokens are a matter of the model: `load` one to see them".to_owned()));
+            if self.check {
+                Self::report(session, &data, held_out.as_ref(), None, &mut answer, task)?;
+            }
         }
         if let Some(valid) = held_out {
             session.add_data(valid);
@@ -79,7 +92,8 @@ impl Data {
     fn look(
         &self,
         session: &Session,
-        data: &data::DataSet,
+        data: &DataSet,
+        held_out: Option<&DataSet>,
         answer: &mut serde_json::Value,
         task: Task<'_>,
     ) -> Result<()> {
@@ -88,7 +102,7 @@ impl Data {
         let options = TokenizeOptions { template, max_seq_len, ..TokenizeOptions::default() };
         let tokenized = session.tokenize(data, &options, task)?;
         let (tokens, trained) = (tokenized.tokens(), tokenized.scored());
-        let longest = tokenized.samples.iter().map(|s| s.ids.len() + s.cut.len()).max().unwrap_or(0);
+        let longest = tokenized.lengths().last().copied().unwrap_or(0);
         task.emit(Event::Text(format!(
             "{} tokens, {} of them trained ({}); longest sample {}; template: {}",
             units::count(tokens as u64),
@@ -97,8 +111,12 @@ impl Data {
             units::count(longest as u64),
             tokenized.rendering.name()
         )));
-        for finding in data::check(data, &tokenized, session.base()?.decoder.spec.max_positions) {
-            task.emit(Event::Warning(finding));
+        if self.check {
+            Self::report(session, data, held_out, Some((&tokenized, options)), answer, task)?;
+        } else {
+            for finding in data::check(data, &tokenized, session.base()?.decoder.spec.max_positions) {
+                task.emit(Event::Warning(finding));
+            }
         }
         let base = session.base()?;
         let of = tokenized.samples.len();
@@ -111,6 +129,36 @@ impl Data {
         answer["longest"] = json!(longest);
         answer["truncated"] = json!(tokenized.truncated);
         answer["untrained_rows"] = json!(tokenized.untrained);
+        Ok(())
+    }
+
+    /// Shows findings. What tokens tell is left out without them.
+    fn report(
+        session: &Session,
+        data: &DataSet,
+        held_out: Option<&DataSet>,
+        tokens: Option<(&Tokenized, TokenizeOptions)>,
+        answer: &mut serde_json::Value,
+        task: Task<'_>,
+    ) -> Result<()> {
+        let others = check::others(&data.name, held_out, &session.data);
+        let mut found = data::check_rows(data, others.iter().copied());
+        let tokenized = tokens.as_ref().map(|(tokenized, _)| *tokenized);
+        if let Some((tokenized, options)) = tokens {
+            // What is lost is what the same rows would train if none were cut.
+            let mut lost = 0;
+            if let (1.., Some(&max_seq_len)) = (tokenized.truncated, tokenized.lengths().last()) {
+                let whole = session.tokenize(data, &TokenizeOptions { max_seq_len, ..options }, task)?;
+                lost = whole.scored() - tokenized.scored();
+            }
+            let context = session.base()?.decoder.spec.max_positions;
+            found.extend(data::check_tokens(data, tokenized, context, Some(lost)));
+            answer["lengths"] = check::lengths(&data.name, tokenized, task);
+            answer["lost_tokens"] = json!(lost);
+        }
+        check::show(data, &others, &found, tokenized, task);
+        let checks = found.iter().map(|f| json!({"rule": f.rule, "found": f.found, "message": f.message}));
+        answer["checks"] = checks.collect();
         Ok(())
     }
 }

@@ -25,6 +25,20 @@ impl Content {
             Content::Tokens { .. } => None,
         }
     }
+
+    /// What is answered in the row: its response, every message of the assistant, or all of a text; nothing where it is token ids.
+    #[must_use]
+    pub fn responses(&self) -> Vec<&str> {
+        match self {
+            Content::Text(text) => vec![text],
+            Content::Prompt { response, .. } => vec![response],
+            Content::Alpaca { output, .. } => vec![output],
+            Content::Messages(messages) => {
+                messages.iter().filter(|m| m.is_assistant()).map(|m| m.content.as_str()).collect()
+            }
+            Content::Tokens { .. } => Vec::new(),
+        }
+    }
 }
 
 /// The format whose keys a row has.

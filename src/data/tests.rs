@@ -73,7 +73,12 @@ fn packed_documents_are_joined_by_an_end_of_text() {
     assert!(made.untrained.is_empty());
     let made = tokenize(&data, &tokenizer, &options()).unwrap();
     assert_eq!((made.samples.len(), made.untrained.clone()), (2, vec![2, 4]));
-    assert_eq!(check(&data, &made, 1 << 20), ["2 rows of 4 have no trained token: lines 2, 4."]);
+    assert_eq!(
+        check(&data, &made, 1 << 20),
+        [
+            "2 rows of 4 have no trained token: lines 2, 4; they teach nothing: drop them, or raise --max-seq-len where the prompt fills it."
+        ]
+    );
 }
 
 #[test]
@@ -175,7 +180,7 @@ fn the_prompts_ids_do_not_depend_on_the_answer() {
     );
     assert_eq!(
         check(&data, &made, 1 << 20),
-        ["No trained answer ends with a special token, so the model cannot learn to stop."]
+        ["No trained answer ends with a special token; the model cannot learn to stop."]
     );
 }
 
@@ -273,7 +278,7 @@ fn long_samples_are_cut_and_counted() {
     assert_eq!(
         check(&data, &made, 1 << 20),
         [
-            "1 row of 3 has no trained token: line 3.",
+            "1 row of 3 has no trained token: line 3; they teach nothing: drop them, or raise --max-seq-len where the prompt fills it.",
             "2 rows were cut to 5 tokens; --max-seq-len 9 keeps the longest whole.",
         ]
     );
@@ -328,6 +333,11 @@ fn samples_are_shown_token_by_token() {
 fn repeated_rows_are_noticed() {
     let data = parse("{\"text\": \"ab\"}\n{\"text\": \"ab\"}\n{\"text\": \"cd\"}");
     let made = tokenize(&data, &tokenizer(&[], None), &options()).unwrap();
-    assert_eq!(check(&data, &made, 1 << 20), ["1 row repeats an earlier one word by word."]);
+    assert_eq!(
+        check(&data, &made, 1 << 20),
+        [
+            "1 row repeats an earlier one word by word, as line 2; what is repeated weighs more: drop it unless that is wanted."
+        ]
+    );
     assert!(made.bytes() >= 6 * 8);
 }

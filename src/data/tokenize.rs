@@ -91,6 +91,14 @@ impl Tokenized {
         self.samples.iter().map(Sample::scored).sum()
     }
 
+    /// The tokens of every sample before it was cut, in ascending order.
+    #[must_use]
+    pub fn lengths(&self) -> Vec<usize> {
+        let mut lengths: Vec<usize> = self.samples.iter().map(|sample| sample.ids.len() + sample.cut.len()).collect();
+        lengths.sort_unstable();
+        lengths
+    }
+
     /// SHA-256 of all ids and labels in the order and grouping they are trained in, in hexadecimal: equal for equal training.
     #[must_use]
     pub fn fingerprint(&self) -> String {

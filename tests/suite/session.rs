@@ -2,6 +2,7 @@
 
 mod again;
 mod chat;
+mod check;
 mod compute;
 mod golden;
 mod interrupt;
