@@ -23,7 +23,7 @@ class TestKernel(jupyter_kernel_test.KernelTests):
     code_generate_error = "load /no/such/model"
     code_execute_result = [
         {"code": "config batch-size", "result": "4"},
-        {"code": "config block-size", "result": "64"},
+        {"code": "config schedule", "result": "linear"},
     ]
     code_display_data = [
         {"code": "plot --demo", "mime": "image/svg+xml"},
