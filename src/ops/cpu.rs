@@ -2,7 +2,7 @@
 //! loops that the compiler makes vectors of.
 //!
 //! A weight in 4 or 16 bits is expanded a panel at a time into memory that stays in the cache, by the thread that multiplies with
-//! it; the whole matrix never stands in memory as f32. One or two rows (token by token generation) read the codes directly.
+//! it; the whole matrix never stands in memory as f32. A few rows (token by token generation) read the codes directly.
 //!
 //! | file | job |
 //! |---|---|
@@ -13,7 +13,7 @@
 //! | `kept` | weights that stay packed |
 //! | `product` | whole products, shared out among threads |
 //! | `linear`, `attention`, `head`, `pointwise` | the operations |
-//! | `decode` | one or two rows at a time |
+//! | `decode` | a few rows at a time |
 //! | `peak` | what the processor can do at best |
 //! | `threads`, `scratch` | the pool of threads, and of memory |
 

@@ -1,4 +1,4 @@
-//! One or two rows at a time, as when text is generated token by token: each weight is read once, straight from its codes, by all
+//! A few rows, one after another, as when text is generated token by token: each weight is read once, straight from its codes, by all
 //! threads, and nothing is packed.
 
 use std::ops::Range;
@@ -17,8 +17,8 @@ use crate::error::Result;
 use crate::ops::{Heads, Linear, LoraUse, Span};
 use crate::quant::{self, FourBit, Storage, Weight};
 
-/// Up to this many rows are multiplied one by one.
-pub(super) const FEW: usize = 2;
+/// Up to this many rows are multiplied one by one; packing the weights takes as long as about seven rows.
+pub(super) const FEW: usize = 5;
 /// Numbers of a weight that are worth a part of their own.
 const PART: usize = 8 << 10;
 /// Parts a thread: few, for the memory is foreseen only inside a part, and more than one, should a thread be late.
