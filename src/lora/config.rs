@@ -34,6 +34,23 @@ pub struct LoraConfig {
     pub alpha_pattern: Vec<(String, f64)>,
 }
 
+impl Default for LoraConfig {
+    /// PEFT's defaults, rank and alpha 8 without dropout, on all linear layers.
+    fn default() -> Self {
+        Self {
+            rank: 8,
+            alpha: 8.0,
+            dropout: 0.0,
+            targets: Targets::AllLinear,
+            layers: None,
+            rslora: false,
+            init: Init::Default,
+            rank_pattern: Vec::new(),
+            alpha_pattern: Vec::new(),
+        }
+    }
+}
+
 impl LoraConfig {
     /// Rank and scale for the linear layer `path`.
     ///

@@ -174,13 +174,9 @@ mod tests {
         LoraConfig {
             rank: 2,
             alpha: 4.0,
-            dropout: 0.0,
             targets: Targets::parse(targets),
-            layers: None,
-            rslora: false,
-            init: super::super::Init::Default,
             rank_pattern: vec![("v_proj".into(), 3)],
-            alpha_pattern: Vec::new(),
+            ..LoraConfig::default()
         }
     }
 

@@ -32,7 +32,7 @@ impl Adapter {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::lora::{Init, LoraConfig, Role, Targets};
+    use crate::lora::{LoraConfig, Role, Targets};
     use crate::ops::Rng;
 
     #[test]
@@ -43,13 +43,8 @@ mod tests {
         let config = LoraConfig {
             rank: 3,
             alpha: 4.5,
-            dropout: 0.0,
             targets: Targets::Names(vec!["up_proj".into()]),
-            layers: None,
-            rslora: false,
-            init: Init::Default,
-            rank_pattern: Vec::new(),
-            alpha_pattern: Vec::new(),
+            ..LoraConfig::default()
         };
         let mut adapter = Adapter::new(config, &linears, 1).unwrap();
         assert_eq!(adapter.update_squared(0, &linears[0]), 0.0, "lora_B is zero");

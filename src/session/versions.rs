@@ -340,7 +340,7 @@ impl Version {
 mod tests {
     use super::*;
     use crate::error::Kind;
-    use crate::lora::{LoraConfig, Targets};
+    use crate::lora::LoraConfig;
     use crate::train::Runs;
 
     fn position(step: usize) -> Position {
@@ -351,17 +351,7 @@ mod tests {
         let root = std::env::temp_dir().join(format!("loralab-versions-{test}-{}", std::process::id()));
         let _ = std::fs::remove_dir_all(&root);
         let mut session = Session { runs: Runs::at(root.clone()), ..Session::new() };
-        let config = LoraConfig {
-            rank: 1,
-            alpha: 1.0,
-            dropout: 0.0,
-            targets: Targets::parse("all-linear"),
-            layers: None,
-            rslora: false,
-            init: Default::default(),
-            rank_pattern: Vec::new(),
-            alpha_pattern: Vec::new(),
-        };
+        let config = LoraConfig { rank: 1, alpha: 1.0, ..LoraConfig::default() };
         let params = Buffer::from_vec(Purpose::Adapters, vec![0.0; 4]);
         let adapter = Adapter { config, sites: Vec::new(), params, counts: Vec::new() };
         let mut live = Live {

@@ -87,22 +87,12 @@ pub fn footprint(job: &Job<'_>) -> Result<Footprint> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::lora::{Init, Targets};
+    use crate::lora::Targets;
     use crate::model::known;
     use crate::quant::QuantSpec;
 
     fn lora(rank: usize, targets: &str) -> LoraConfig {
-        LoraConfig {
-            rank,
-            alpha: 16.0,
-            dropout: 0.0,
-            targets: Targets::parse(targets),
-            layers: None,
-            rslora: false,
-            init: Init::Default,
-            rank_pattern: Vec::new(),
-            alpha_pattern: Vec::new(),
-        }
+        LoraConfig { rank, alpha: 16.0, targets: Targets::parse(targets), ..LoraConfig::default() }
     }
 
     fn qlora(spec: &Spec, config: LoraConfig) -> Result<Footprint> {

@@ -5,7 +5,7 @@ use super::Sweep;
 use crate::error::{Error, Result};
 use crate::event::units::count;
 use crate::language::split_items;
-use crate::lora::{Init, LoraConfig, Targets};
+use crate::lora::{LoraConfig, Targets};
 use crate::ops::Rng;
 
 /// More trials than anybody waits for.
@@ -48,17 +48,7 @@ impl Sweep {
     }
 
     fn grid(&self) -> Result<Vec<Setting>> {
-        let lora = LoraConfig {
-            rank: 0,
-            alpha: 0.0,
-            dropout: 0.0,
-            targets: Targets::AllLinear,
-            layers: None,
-            rslora: false,
-            init: Init::Default,
-            rank_pattern: Vec::new(),
-            alpha_pattern: Vec::new(),
-        };
+        let lora = LoraConfig { rank: 0, alpha: 0.0, ..LoraConfig::default() };
         let none = Setting { name: String::new(), lora, learning_rate: 0.0 };
         let all = vary(vec![none], &self.rank, |setting, &rank, _| {
             setting.lora.rank = rank;

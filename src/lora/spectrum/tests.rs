@@ -1,5 +1,5 @@
 use super::*;
-use crate::lora::{Init, Role, Targets};
+use crate::lora::{Role, Targets};
 use crate::ops::Rng;
 
 const OUT: usize = 40;
@@ -17,17 +17,7 @@ fn linears() -> Vec<LinearInfo> {
 }
 
 fn config(rank: usize) -> LoraConfig {
-    LoraConfig {
-        rank,
-        alpha: 2.0 * rank as f64,
-        dropout: 0.0,
-        targets: Targets::AllLinear,
-        layers: None,
-        rslora: false,
-        init: Init::Default,
-        rank_pattern: Vec::new(),
-        alpha_pattern: Vec::new(),
-    }
+    LoraConfig { rank, alpha: 2.0 * rank as f64, ..LoraConfig::default() }
 }
 
 /// An adapter as training leaves it: directions of very different size.
