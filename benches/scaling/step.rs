@@ -172,19 +172,20 @@ fn step(
 
 /// The model in NF4, quantized while it is loaded.
 fn open(model: &str, task: Task<'_>) -> Result<Decoder> {
-    let (config, mut source): (Value, Box<dyn TensorSource>) = match synthetic::config(model) {
-        Some(config) => {
-            let source = Synthetic::new(&Spec::from_config(&config)?);
-            (config, Box::new(source))
+    let (spec, mut source): (Spec, Box<dyn TensorSource>) = match synthetic::spec(model) {
+        Some(spec) => {
+            let spec = spec?;
+            let source = Synthetic::new(&spec);
+            (spec, Box::new(source))
         }
         None => {
             assert!(model == "demo" || Path::new(model).is_dir(), "there is no model {model}");
             let opened = loralab::model::source::open(model, None, &task)?;
-            (opened.config, opened.tensors)
+            (Spec::from_config(&opened.config)?, opened.tensors)
         }
     };
     let options = LoadOptions { quantize: Some(QuantSpec::default()), ..LoadOptions::default() };
-    load(Spec::from_config(&config)?, source.as_mut(), options, task)
+    load(spec, source.as_mut(), options, task)
 }
 
 fn weight_bytes(decoder: &Decoder) -> u64 {

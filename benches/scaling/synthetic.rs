@@ -4,33 +4,21 @@ use half::{bf16, f16};
 use loralab::device::{Buffer, DType, Purpose};
 use loralab::error::{Error, Result};
 use loralab::model::source::TensorInfo;
-use loralab::model::{Spec, TensorSource};
+use loralab::model::{Spec, TensorSource, known};
 use loralab::quant::Dense;
-use serde_json::{Value, json};
 
 use super::support::fill;
 
 /// The deviation of weights, as transformers starts them.
 const STD: f32 = 0.02;
 
-/// The configuration of a synthetic model: `smollm2-135m`, `1.1b` (TinyLlama), `7b` (Llama).
-pub(crate) fn config(name: &str) -> Option<Value> {
-    let (hidden, layers, heads, kv_heads, intermediate, vocabulary, tied) = match name {
-        "smollm2-135m" => (576, 30, 9, 3, 1536, 49152, true),
-        "1.1b" => (2048, 22, 32, 4, 5632, 32000, false),
-        "7b" => (4096, 32, 32, 32, 11008, 32000, false),
-        _ => return None,
-    };
-    Some(json!({
-        "model_type": "llama",
-        "hidden_size": hidden,
-        "num_hidden_layers": layers,
-        "num_attention_heads": heads,
-        "num_key_value_heads": kv_heads,
-        "intermediate_size": intermediate,
-        "vocab_size": vocabulary,
-        "tie_word_embeddings": tied,
-    }))
+/// The shape of a synthetic model: `smollm2-135m`, `1.1b` (TinyLlama), `7b` (Llama).
+pub(crate) fn spec(name: &str) -> Option<Result<Spec>> {
+    known(match name {
+        "1.1b" => "tinyllama-1.1b",
+        "7b" => "llama-7b",
+        other => other,
+    })
 }
 
 /// The tensors of such a model, in bf16.
