@@ -216,7 +216,9 @@ pub struct Outputs {
 pub struct MemoryReport {
     /// Every part that is counted, largest matter first in the order of the reader's interest; the last is the program itself.
     pub parts: Vec<MemoryPart>,
-    /// What the process holds in main memory; 0 where the report is a plan.
+    /// Whether it is a plan: parts alone, of what nothing is held yet.
+    pub planned: bool,
+    /// What the process holds in main memory.
     pub resident_bytes: u64,
     /// What it holds on a device other than the CPU.
     pub device_bytes: u64,

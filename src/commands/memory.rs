@@ -55,7 +55,8 @@ fn report(session: &Session) -> MemoryReport {
     parts.push(MemoryPart { name: "other allocations".to_owned(), bytes: rest, why });
     let why = "its code and files in memory, the built-in model among them".to_owned();
     parts.push(MemoryPart { name: "program".to_owned(), bytes: memory::file_pages(), why });
-    MemoryReport { parts, resident_bytes: memory::resident(), device_bytes: 0, peak_bytes: memory::peak_resident() }
+    let (resident_bytes, peak_bytes) = (memory::resident(), memory::peak_resident());
+    MemoryReport { parts, resident_bytes, peak_bytes, ..MemoryReport::default() }
 }
 
 /// How many versions there are in memory, as a part of a sentence; empty for none.

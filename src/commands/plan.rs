@@ -12,7 +12,7 @@ use crate::error::{Kind, Result};
 use crate::event::{Cell, Event, MemoryPart, MemoryReport, Table, Task, units};
 use crate::files::expand_home;
 use crate::language;
-use crate::lora::{Init, LoraConfig, Targets};
+use crate::lora::{LoraConfig, Targets};
 use crate::model::{self, LoadOptions, Opened, Spec, hub::HubConfig, source};
 use crate::quant::{DType, QuantSpec};
 use crate::session::{Answer, Session};
@@ -194,13 +194,8 @@ impl Plan {
         let lora = LoraConfig {
             rank: choice.rank,
             alpha: 2.0 * choice.rank as f64,
-            dropout: 0.0,
             targets: Targets::parse(&self.targets),
-            layers: None,
-            rslora: false,
-            init: Init::Default,
-            rank_pattern: Vec::new(),
-            alpha_pattern: Vec::new(),
+            ..LoraConfig::default()
         };
         Ok(Job {
             spec,
@@ -281,7 +276,7 @@ fn report(plan: &Footprint, program: u64) -> MemoryReport {
     let mut parts: Vec<MemoryPart> = plan.parts.iter().map(part).collect();
     let why = "as it is now; scratch memory of operations comes on top".to_owned();
     parts.push(MemoryPart { name: "program".to_owned(), bytes: program, why });
-    MemoryReport { parts, ..MemoryReport::default() }
+    MemoryReport { parts, planned: true, ..MemoryReport::default() }
 }
 
 /// The three ways of training side by side, and where each fits.

@@ -44,7 +44,7 @@ pub fn memory(report: &MemoryReport, width: usize, ink: Ink) -> String {
 /// `memory · 483 MB held, peak 512 MB, counted 476 MB (−1.4 %)`.
 pub(super) fn heading(report: &MemoryReport) -> String {
     let held = report.resident_bytes + report.device_bytes;
-    if held == 0 && !report.parts.is_empty() {
+    if report.planned {
         return format!("plan · {} at the peak", short_bytes(counted(report)));
     }
     let mut out = format!("memory · {} held", short_bytes(report.resident_bytes));

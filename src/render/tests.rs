@@ -25,6 +25,7 @@ pub(super) fn fixtures() -> Vec<Event> {
     };
     let part = |name: &str, bytes, why: &str| MemoryPart { name: name.into(), bytes, why: why.into() };
     let memory = MemoryReport {
+        planned: false,
         parts: vec![
             part("NF4 weights", 53_100_000, "106 M weights × 4 bit"),
             part("constants", 1_700_000, "0.127 bit a weight with double quantization"),
