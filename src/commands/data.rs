@@ -142,7 +142,8 @@ impl Data {
         task: Task<'_>,
     ) -> Result<()> {
         let others = check::others(&data.name, held_out, &session.data);
-        let mut found = data::check_rows(data, others.iter().copied());
+        let triples = data::triples(data);
+        let mut found = data::check_rows(data, triples, others.iter().copied());
         let tokenized = tokens.as_ref().map(|(tokenized, _)| *tokenized);
         if let Some((tokenized, options)) = tokens {
             // What is lost is what the same rows would train if none were cut.
@@ -156,7 +157,7 @@ impl Data {
             answer["lengths"] = check::lengths(&data.name, tokenized, task);
             answer["lost_tokens"] = json!(lost);
         }
-        check::show(data, &others, &found, tokenized, task);
+        check::show(data, triples, &others, &found, tokenized, task);
         let checks = found.iter().map(|f| json!({"rule": f.rule, "found": f.found, "message": f.message}));
         answer["checks"] = checks.collect();
         Ok(())

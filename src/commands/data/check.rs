@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::data::{self, DataSet, Finding, Tokenized};
+use crate::data::{DataSet, Finding, Tokenized};
 use crate::event::{Cell, Chart, Event, Series, Style, Table, Task, units};
 
 /// Most steps of the chart of lengths.
@@ -20,12 +20,13 @@ pub(super) fn others<'a>(name: &str, held_out: Option<&'a DataSet>, loaded: &'a 
 /// Shows what was found, or that nothing was, and what was looked at.
 pub(super) fn show(
     data: &DataSet,
+    triples: (usize, usize),
     others: &[&DataSet],
     found: &[Finding],
     tokenized: Option<&Tokenized>,
     task: Task<'_>,
 ) {
-    let looked = looked_at(data, others, tokenized);
+    let looked = looked_at(data, triples, others, tokenized);
     if found.is_empty() {
         task.emit(Event::Text(format!("{}: nothing to mend. {looked}", data.name)));
         return;
@@ -41,9 +42,13 @@ pub(super) fn show(
 }
 
 /// The numbers that were looked at, whether or not a rule minds them.
-fn looked_at(data: &DataSet, others: &[&DataSet], tokenized: Option<&Tokenized>) -> String {
+fn looked_at(
+    data: &DataSet,
+    (distinct, all): (usize, usize),
+    others: &[&DataSet],
+    tokenized: Option<&Tokenized>,
+) -> String {
     let mut parts = vec![units::plural(data.rows.len(), "row")];
-    let (distinct, all) = data::triples(data);
     if all > 0 {
         let share = units::percent(distinct as f64 / all as f64);
         parts.push(format!("{share} of {} word triples distinct", units::count(all as u64)));

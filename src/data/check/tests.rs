@@ -50,7 +50,8 @@ fn rows_of_other_data_sets_are_found() {
     other.name = "mine.valid".into();
     assert_eq!(found(leak(&mine, &other)), "1 of 2 rows of mine.valid is also here");
     assert_eq!(leak(&mine, &pairs(&["x", "y"])), None);
-    let rules: Vec<&str> = check_rows(&mine, [&other, &other]).iter().map(|finding| finding.rule).collect();
+    let rules: Vec<&str> =
+        check_rows(&mine, triples(&mine), [&other, &other]).iter().map(|finding| finding.rule).collect();
     assert_eq!(rules, ["leakage", "leakage"]);
 }
 
