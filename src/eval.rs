@@ -31,17 +31,46 @@ impl Evaluation {
         self.loss.exp()
     }
 
-    /// Joins rows. The loss is a ratio of sums, so its standard error is that of a ratio estimator: the deviation of
-    /// `nll − loss·tokens` over rows (Cochran, Sampling Techniques, 6.4).
+    /// Joins rows.
     fn of(nll: Vec<Vec<f32>>) -> Self {
         let scored = nll.iter().filter(|row| !row.is_empty());
         let rows: Vec<(f64, usize)> = scored.map(|row| (row.iter().map(|&x| f64::from(x)).sum(), row.len())).collect();
-        let tokens: usize = rows.iter().map(|r| r.1).sum();
-        let loss = rows.iter().map(|r| r.0).sum::<f64>() / tokens as f64;
-        let n = rows.len() as f64;
-        let squares: f64 = rows.iter().map(|(nll, count)| (nll - loss * *count as f64).powi(2)).sum();
-        let stderr = if rows.len() < 2 { f64::NAN } else { (squares * n / (n - 1.0)).sqrt() / tokens as f64 };
-        Self { loss, stderr, tokens, rows, nll }
+        let (loss, stderr) = ratio(&rows);
+        Self { loss, stderr, tokens: rows.iter().map(|r| r.1).sum(), rows, nll }
+    }
+}
+
+/// The sum of what rows have by the sum of their tokens, and its standard error over rows (NaN for fewer than two), that of a ratio
+/// estimator: the deviation of `value − ratio·tokens` (Cochran, Sampling Techniques, 6.4).
+#[must_use]
+pub fn ratio(rows: &[(f64, usize)]) -> (f64, f64) {
+    let tokens: usize = rows.iter().map(|r| r.1).sum();
+    let mean = rows.iter().map(|r| r.0).sum::<f64>() / tokens as f64;
+    let n = rows.len() as f64;
+    let squares: f64 = rows.iter().map(|(value, count)| (value - mean * *count as f64).powi(2)).sum();
+    let stderr = if rows.len() < 2 { f64::NAN } else { (squares * n / (n - 1.0)).sqrt() / tokens as f64 };
+    (mean, stderr)
+}
+
+/// The mean of some numbers; none of none.
+#[must_use]
+pub fn mean(values: &[f64]) -> Option<f64> {
+    (!values.is_empty()).then(|| values.iter().sum::<f64>() / values.len() as f64)
+}
+
+/// A difference of held-out losses that were measured on the same rows, in nats.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Difference {
+    pub mean: f64,
+    /// Half of the interval that holds it with a probability of 95 %; NaN where nothing can be said.
+    pub half: f64,
+}
+
+impl Difference {
+    /// Whether it may well be nothing, or less than nothing.
+    #[must_use]
+    pub fn is_noise(&self) -> bool {
+        self.mean <= 0.0 || self.mean <= self.half
     }
 }
 

@@ -9,5 +9,5 @@ mod targets;
 
 pub use adapter::{Adapter, Site};
 pub use config::{Init, LoraConfig};
-pub use spectrum::Spectrum;
+pub use spectrum::{Spectrum, energy};
 pub use targets::{LinearInfo, Role, Targets};

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use crate::error::Error;
 use crate::event::{Event, Task};
 use crate::language::{Argument, nearest};
-use crate::session::{Answer, Base};
+use crate::session::{Answer, Base, Session};
 
 /// Turns clap's error into ours, with the place of the word that caused it; `--help` is an answer, not an error.
 pub(super) fn explain(
@@ -196,6 +196,13 @@ pub(super) fn within_context(base: &Base, max_seq_len: usize, task: Task<'_>) ->
 /// A value for JSON: null where it is not finite.
 pub(super) fn json_number(x: f64) -> Value {
     if x.is_finite() { json!(x) } else { Value::Null }
+}
+
+/// The error of several scales where nothing has a scale.
+pub(super) fn scales_need_an_adapter(session: &Session) -> Error {
+    let live = session.adapters.first();
+    Error::usage("--scale: several scales need an adapter; the base has none")
+        .hint(live.map_or_else(|| "attach-lora makes one".to_owned(), |live| format!("--adapters {}", live.name)))
 }
 
 #[cfg(test)]

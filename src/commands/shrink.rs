@@ -9,6 +9,7 @@ use super::attach_lora::{answer, check_name, describe, settings};
 use super::spectrum::spectra;
 use crate::error::Error;
 use crate::event::{Event, Task, units};
+use crate::lora::energy;
 use crate::session::{Answer, Live, Origin, Session, Versions};
 
 /// Cut an adapter to a smaller rank: in each layer the nearest update of that rank
@@ -43,8 +44,7 @@ impl Verb for Shrink {
         }
         let (adapter, spectra) = spectra(session, &self.name, task)?;
         let cut = adapter.cut(&spectra, self.rank, &base.decoder.linears)?;
-        let energy = |rank: usize| spectra.iter().flatten().fold(0.0, |sum, spectrum| sum + spectrum.energy(rank));
-        let kept = energy(self.rank) / energy(usize::MAX);
+        let kept = energy(&spectra, self.rank) / energy(&spectra, usize::MAX);
         let mut result = answer(&new, &cut, base);
         result["from"] = json!(self.name);
         result["energy"] = json!(kept);

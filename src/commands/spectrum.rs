@@ -7,10 +7,9 @@ use super::Verb;
 use super::arguments::{json_number, positive};
 use crate::data::Sample;
 use crate::error::{Error, Result};
-use crate::eval::{Evaluation, evaluate_with};
+use crate::eval::{Difference, Evaluation, evaluate, ratio};
 use crate::event::{Event, Task, Unit};
-use crate::lora::{Adapter, LinearInfo, Spectrum as Values};
-use crate::model::Use;
+use crate::lora::{Adapter, LinearInfo, Spectrum as Values, energy};
 use crate::session::{Answer, Session};
 
 mod report;
@@ -39,19 +38,12 @@ struct Cut {
     /// 0 is the base alone.
     rank: usize,
     evaluation: Evaluation,
-    /// By how much the loss is above that of the whole adapter, and half of the interval that holds it (95 %).
-    above: (f64, f64),
+    /// By how much the loss is above that of the whole adapter.
+    above: Difference,
     /// Its share of the whole update's squared norm.
     energy: f64,
     /// Its share of what the whole adapter gains on the base; NaN where that gains nothing.
     gain: f64,
-}
-
-impl Cut {
-    /// Whether the whole adapter is no better, as far as these rows can tell.
-    fn is_within_noise(&self) -> bool {
-        self.above.0 <= 0.0 || self.above.0 <= self.above.1
-    }
 }
 
 impl Verb for Spectrum {
@@ -63,7 +55,7 @@ impl Verb for Spectrum {
         };
         let (adapter, spectra) = spectra(session, &name, task)?;
         let linears = &base.decoder.linears;
-        let rank = adapter.sites.iter().flatten().map(|site| site.rank).max().unwrap_or(0);
+        let rank = adapter.rank();
         let ranks = self.ranks(rank)?;
         report::show(&name, rank, linears, &spectra, task);
         let mut answer = json!({
@@ -81,7 +73,7 @@ impl Verb for Spectrum {
         };
         answer["data"] = json!(data);
         let cuts = measure(session, adapter, &spectra, &ranks, &samples, task)?;
-        let chosen = cuts.iter().find(|cut| cut.is_within_noise()).map_or(rank, |cut| cut.rank);
+        let chosen = cuts.iter().find(|cut| cut.above.is_noise()).map_or(rank, |cut| cut.rank);
         report::losses(&name, &data, &cuts, chosen, task);
         answer["cuts"] = cuts.iter().map(answer_of).collect();
         answer["chosen"] = json!(chosen);
@@ -152,17 +144,12 @@ fn measure(
     task: Task<'_>,
 ) -> Result<Vec<Cut>> {
     let decoder = &session.base()?.decoder;
-    let evaluate = |adapter: Option<&Adapter>| {
-        let uses: Vec<Use> = adapter.map(|_| Use { slot: 0, weight: 1.0 }).into_iter().collect();
-        let adapters: Vec<&Adapter> = adapter.into_iter().collect();
-        evaluate_with(decoder, &adapters, &uses, samples, session.backend.as_ref(), task)
-    };
-    let energy = |rank: usize| spectra.iter().flatten().fold(0.0, |sum, spectrum| sum + spectrum.energy(rank));
+    let evaluate = |adapter: Option<&Adapter>| evaluate(decoder, adapter, samples, session.backend.as_ref(), task);
     let (base, whole) = (evaluate(None)?, evaluate(Some(adapter))?);
     let cut = |rank: usize, evaluation: Evaluation| Cut {
         rank,
         above: difference(&evaluation, &whole),
-        energy: energy(rank) / energy(usize::MAX),
+        energy: energy(spectra, rank) / energy(spectra, usize::MAX),
         gain: if whole.loss < base.loss { (base.loss - evaluation.loss) / (base.loss - whole.loss) } else { f64::NAN },
         evaluation,
     };
@@ -171,27 +158,24 @@ fn measure(
         let smaller = adapter.cut(spectra, rank, &decoder.linears)?;
         cuts.push(cut(rank, evaluate(Some(&smaller))?));
     }
-    let rank = adapter.sites.iter().flatten().map(|site| site.rank).max().unwrap_or(0);
-    cuts.push(cut(rank, whole.clone()));
+    cuts.push(cut(adapter.rank(), whole.clone()));
     Ok(cuts)
 }
 
 /// By how much the loss `a` is above `b`, scored on the same rows, and 1.96 standard errors of it, those of a ratio estimator as in
 /// [`Evaluation`]; NaN for a single row.
-fn difference(a: &Evaluation, b: &Evaluation) -> (f64, f64) {
-    let mean = a.loss - b.loss;
-    let n = a.rows.len() as f64;
-    let residual = |((a, count), (b, _)): (&(f64, usize), &(f64, usize))| (a - b - mean * *count as f64).powi(2);
-    let squares: f64 = a.rows.iter().zip(&b.rows).map(residual).sum();
-    (mean, 1.96 * (squares * n / (n - 1.0)).sqrt() / a.tokens as f64)
+fn difference(a: &Evaluation, b: &Evaluation) -> Difference {
+    let rows: Vec<(f64, usize)> = a.rows.iter().zip(&b.rows).map(|(a, b)| (a.0 - b.0, a.1)).collect();
+    let (mean, stderr) = ratio(&rows);
+    Difference { mean, half: 1.96 * stderr }
 }
 
 fn answer_of(cut: &Cut) -> Value {
     json!({
         "rank": cut.rank,
         "loss": json_number(cut.evaluation.loss),
-        "difference": json_number(cut.above.0),
-        "interval": json_number(cut.above.1),
+        "difference": json_number(cut.above.mean),
+        "interval": json_number(cut.above.half),
         "energy": json_number(cut.energy),
         "gain": json_number(cut.gain),
     })
@@ -225,16 +209,15 @@ mod tests {
         let whole = evaluation(&[(2.0, 1), (9.0, 3), (1.0, 1)]);
         // Each row worse by the same amount a token: far apart rows, and no doubt.
         let worse = evaluation(&[(2.5, 1), (10.5, 3), (1.5, 1)]);
-        let (mean, half) = difference(&worse, &whole);
+        let Difference { mean, half } = difference(&worse, &whole);
         assert!((mean - 0.5).abs() < 1e-12 && half < 1e-12, "{mean} ± {half}");
         let mixed = evaluation(&[(3.0, 1), (8.5, 3), (1.0, 1)]);
-        let (mean, half) = difference(&mixed, &whole);
+        let Difference { mean, half } = difference(&mixed, &whole);
         assert!(mean > 0.0 && half > mean, "{mean} ± {half}");
-        let cut = |above| Cut { rank: 1, evaluation: whole.clone(), above, energy: 1.0, gain: 1.0 };
-        assert!(cut((mean, half)).is_within_noise() && cut((-0.1, 0.0)).is_within_noise());
-        assert!(!cut((0.5, 1e-9)).is_within_noise());
+        assert!(Difference { mean, half }.is_noise() && Difference { mean: -0.1, half: 0.0 }.is_noise());
+        assert!(!Difference { mean: 0.5, half: 1e-9 }.is_noise());
         // A single row tells nothing about noise.
         let one = difference(&evaluation(&[(2.5, 1)]), &evaluation(&[(2.0, 1)]));
-        assert!(one.1.is_nan() && !cut(one).is_within_noise());
+        assert!(one.half.is_nan() && !one.is_noise());
     }
 }

@@ -70,6 +70,12 @@ impl Adapter {
         Ok(count)
     }
 
+    /// The largest rank it has on any layer.
+    #[must_use]
+    pub fn rank(&self) -> usize {
+        self.sites.iter().flatten().map(|site| site.rank).max().unwrap_or(0)
+    }
+
     /// Number of trainable parameters.
     #[must_use]
     pub fn parameters(&self) -> usize {

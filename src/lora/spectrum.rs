@@ -57,6 +57,12 @@ impl Spectrum {
     }
 }
 
+/// `‖ΔW‖²` of the largest `rank` directions of each layer, over all layers.
+#[must_use]
+pub fn energy(spectra: &[Option<Spectrum>], rank: usize) -> f64 {
+    spectra.iter().flatten().fold(0.0, |sum, spectrum| sum + spectrum.energy(rank))
+}
+
 impl Adapter {
     /// The spectrum of the update of linear layer `index`; `None` where the adapter does not sit.
     #[must_use]
@@ -90,7 +96,7 @@ impl Adapter {
     /// # Errors
     /// A rank of 0, or one that cuts nothing; out of memory.
     pub fn cut(&self, spectra: &[Option<Spectrum>], rank: usize, linears: &[LinearInfo]) -> Result<Self> {
-        let largest = self.sites.iter().flatten().map(|site| site.rank).max().unwrap_or(0);
+        let largest = self.rank();
         if rank == 0 || rank >= largest {
             return Err(Error::usage(format!("--rank {rank}: the adapter has rank {largest}"))
                 .hint(format!("a rank from 1 to {} cuts it", largest.saturating_sub(1).max(1))));

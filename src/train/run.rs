@@ -226,7 +226,8 @@ impl Run {
             return Ok(Piece::Part);
         }
         self.looked = Some(step);
-        let evaluation = evaluator.finish();
+        // Many looks are kept: without what single tokens said.
+        let evaluation = Evaluation { nll: Vec::new(), ..evaluator.finish() };
         let best = self.lowest().is_none_or(|(_, lowest)| evaluation.loss < lowest);
         if best {
             self.outcome.best = keep_best(subject, step)?;

@@ -285,7 +285,7 @@ impl Trial {
 /// Bytes that an adapter of so many parameters takes while it is trained: itself, its gradients, two moments.
 #[must_use]
 pub fn state_bytes(parameters: usize) -> u64 {
-    4 * size_of::<f32>() as u64 * parameters as u64
+    2 * size_of::<f32>() as u64 * parameters as u64 + Optimizer::bytes(parameters as u64)
 }
 
 /// How many of the trials of these sizes, in their order, can be trained together in `available` bytes, at least one, where a

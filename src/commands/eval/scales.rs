@@ -2,8 +2,9 @@
 
 use serde_json::{Value, json};
 
+use super::super::arguments::scales_need_an_adapter;
 use super::{Evaluation, measure, row};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::event::{Cell, Chart, Event, Series, Style, Table, Task};
 use crate::session::{Session, TrainingData};
 
@@ -23,11 +24,7 @@ pub(super) fn adapters(session: &Session, subjects: &[String]) -> Result<Vec<Str
     let adapters: Vec<String> =
         subjects.iter().filter(|s| !matches!(s.as_str(), "base" | "original")).cloned().collect();
     if adapters.is_empty() {
-        let error = Error::usage("--scale: several scales need an adapter; the base has none");
-        return Err(match session.adapters.first() {
-            Some(live) => error.hint(format!("--adapters {}", live.name)),
-            None => error.hint("attach-lora makes one"),
-        });
+        return Err(scales_need_an_adapter(session));
     }
     Ok(adapters)
 }

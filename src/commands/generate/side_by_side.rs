@@ -2,7 +2,9 @@
 
 use serde_json::{Value, json};
 
+use super::super::arguments::scales_need_an_adapter;
 use crate::error::{Error, Result};
+use crate::eval::mean;
 use crate::event::{Cell, Event, Outputs, Table, Task, Unit};
 use crate::generate::{Generated, Request, Sampler, generate_all, log_probabilities};
 use crate::lora::Adapter;
@@ -40,12 +42,7 @@ impl Columns {
         let adapters: Vec<String> = subjects.into_iter().filter(|subject| subject != "base").collect();
         let [subject] = adapters.as_slice() else {
             return Err(match adapters.first() {
-                None => Error::usage("--scale: several scales need an adapter; the base has none").hint(
-                    session
-                        .adapters
-                        .first()
-                        .map_or_else(|| "attach-lora makes one".to_owned(), |live| format!("--adapters {}", live.name)),
-                ),
+                None => scales_need_an_adapter(session),
                 Some(first) => Error::usage(format!(
                     "--scale: several scales go with one adapter, not with {}",
                     adapters.join(" and ")
@@ -178,10 +175,6 @@ impl Compared<'_> {
         let (a, b) = (&self.made[column].ids, &self.made[reference].ids);
         (a != b).then(|| a.iter().zip(b).take_while(|(a, b)| a == b).count())
     }
-}
-
-fn mean(values: &[f64]) -> Option<f64> {
-    (!values.is_empty()).then(|| values.iter().sum::<f64>() / values.len() as f64)
 }
 
 fn answer(columns: &Columns, rows: &[Compared<'_>]) -> Value {

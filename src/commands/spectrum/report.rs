@@ -139,7 +139,7 @@ pub(super) fn losses(name: &str, data: &str, cuts: &[Cut], chosen: usize, task: 
     let last = cuts.len() - 1;
     let row = |(index, cut): (usize, &Cut)| {
         let whole = index == last;
-        let verdict = match (cut.rank == chosen, cut.is_within_noise() && !whole) {
+        let verdict = match (cut.rank == chosen, cut.above.is_noise() && !whole) {
             (true, _) => "chosen",
             (false, true) => "within noise",
             (false, false) => "",
@@ -149,12 +149,12 @@ pub(super) fn losses(name: &str, data: &str, cuts: &[Cut], chosen: usize, task: 
             rank if whole => format!("{rank}, whole"),
             rank => rank.to_string(),
         };
-        let half = if whole || !cut.above.1.is_finite() { Cell::Empty } else { Cell::Number(cut.above.1, 4) };
+        let half = if whole || !cut.above.half.is_finite() { Cell::Empty } else { Cell::Number(cut.above.half, 4) };
         vec![
             Cell::Text(what),
             Cell::Share(cut.energy),
             Cell::Number(cut.evaluation.loss, 4),
-            if whole { Cell::Empty } else { Cell::Signed(cut.above.0, 4) },
+            if whole { Cell::Empty } else { Cell::Signed(cut.above.mean, 4) },
             half,
             if cut.gain.is_finite() { Cell::Share(cut.gain) } else { Cell::Empty },
             Cell::from(verdict),

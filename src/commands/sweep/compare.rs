@@ -1,5 +1,6 @@
 //! Which settings differ, and which merely seem to: held-out losses compared row by row.
 
+use crate::eval::{Difference, mean, ratio};
 use crate::train::sweep::{Standing, State};
 
 /// A setting with its trials.
@@ -8,21 +9,6 @@ pub(super) struct Row<'a> {
     pub(super) setting: &'a super::grid::Setting,
     /// Each with its seed.
     pub(super) trials: Vec<(u64, &'a Standing)>,
-}
-
-/// A difference of held-out losses, in nats.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub(super) struct Difference {
-    pub(super) mean: f64,
-    /// Half of the interval that holds it with a probability of 95 %; NaN where nothing can be said.
-    pub(super) half: f64,
-}
-
-impl Difference {
-    /// Whether it may well be nothing, or less than nothing.
-    pub(super) fn is_noise(&self) -> bool {
-        self.mean <= 0.0 || self.mean <= self.half
-    }
 }
 
 impl<'a> Row<'a> {
@@ -57,26 +43,22 @@ impl<'a> Row<'a> {
 
     /// By how much its loss is above that of `other`: over the rows both were scored on and the seeds both have.
     ///
-    /// The loss is a ratio of sums, so the variance over rows is that of a ratio estimator; the spread of the difference between
-    /// seeds comes on top.
+    /// The spread of the difference between seeds comes on top of that between rows.
     pub(super) fn above(&self, other: &Row<'_>) -> Option<Difference> {
         let pairs: Vec<(&Standing, &Standing)> = (self.done())
             .filter_map(|(seed, a)| Some((a, other.done().find(|(s, _)| *s == seed)?.1)))
             .filter(|(a, b)| a.rows.len() == b.rows.len() && !a.rows.is_empty())
             .collect();
         let (rows, seeds) = (pairs.first()?.0.rows.len(), pairs.len() as f64);
-        let differences: Vec<f64> =
-            (0..rows).map(|i| pairs.iter().map(|(a, b)| a.rows[i].0 - b.rows[i].0).sum::<f64>() / seeds).collect();
-        let counts: Vec<f64> = pairs[0].0.rows.iter().map(|row| row.1 as f64).collect();
-        let tokens: f64 = counts.iter().sum();
-        let mean_of = |nll: f64| nll / tokens;
-        let mean = mean_of(differences.iter().sum());
-        let n = rows as f64;
-        let squares: f64 = differences.iter().zip(&counts).map(|(d, count)| (d - mean * count).powi(2)).sum();
-        let over_rows = squares * n / (n - 1.0) / (tokens * tokens);
-        let each = |(a, b): &(&Standing, &Standing)| mean_of(a.rows.iter().zip(&b.rows).map(|(a, b)| a.0 - b.0).sum());
+        let of_row = |i: usize| pairs.iter().map(|(a, b)| a.rows[i].0 - b.rows[i].0).sum::<f64>() / seeds;
+        let differences: Vec<(f64, usize)> = (0..rows).map(|i| (of_row(i), pairs[0].0.rows[i].1)).collect();
+        let (mean, stderr) = ratio(&differences);
+        let tokens: usize = differences.iter().map(|row| row.1).sum();
+        let each = |(a, b): &(&Standing, &Standing)| {
+            a.rows.iter().zip(&b.rows).map(|(a, b)| a.0 - b.0).sum::<f64>() / tokens as f64
+        };
         let over_seeds = variance(&pairs.iter().map(each).collect::<Vec<_>>()).map_or(0.0, |v| v / seeds);
-        Some(Difference { mean, half: t95(n - 1.0) * (over_rows + over_seeds).sqrt() })
+        Some(Difference { mean, half: t95(rows as f64 - 1.0) * (stderr * stderr + over_seeds).sqrt() })
     }
 }
 
@@ -103,10 +85,6 @@ pub(super) fn front(rows: &[Row<'_>]) -> Vec<usize> {
     all.iter().filter(|b| !all.iter().any(|a| beats(a, b))).map(|b| b.0).collect()
 }
 
-pub(super) fn mean(values: &[f64]) -> Option<f64> {
-    (!values.is_empty()).then(|| values.iter().sum::<f64>() / values.len() as f64)
-}
-
 /// Of a sample; none of fewer than two values.
 pub(super) fn variance(values: &[f64]) -> Option<f64> {
     let mean = mean(values).filter(|_| values.len() > 1)?;
@@ -125,20 +103,10 @@ fn t95(df: f64) -> f64 {
 mod tests {
     use super::super::grid::Setting;
     use super::*;
-    use crate::lora::{Init, LoraConfig, Targets};
+    use crate::lora::LoraConfig;
 
     fn setting(rank: usize) -> Setting {
-        let lora = LoraConfig {
-            rank,
-            alpha: 1.0,
-            dropout: 0.0,
-            targets: Targets::AllLinear,
-            layers: None,
-            rslora: false,
-            init: Init::Default,
-            rank_pattern: Vec::new(),
-            alpha_pattern: Vec::new(),
-        };
+        let lora = LoraConfig { rank, alpha: 1.0, ..LoraConfig::default() };
         Setting { name: format!("r{rank}"), lora, learning_rate: 1e-3 }
     }
 

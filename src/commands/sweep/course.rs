@@ -12,11 +12,12 @@ use super::keep::TRIALS;
 use crate::data::{DataSet, Pack, Sample, TokenizeOptions};
 use crate::device::memory;
 use crate::error::{Error, Result};
+use crate::eval::mean;
 use crate::event::{Event, Progress, Task, Unit, units};
 use crate::lora::Adapter;
 use crate::render;
 use crate::session::{Live, Made, Origin, Session, Versions};
-use crate::train::sweep::{Ground, Leg, State, Trial, group_that_fits, restore, train_together};
+use crate::train::sweep::{Ground, Leg, Standing, State, Trial, group_that_fits, restore, train_together};
 use crate::train::{HeldOut, Recorder};
 
 /// Rows that fill the processor in one pass: with more a row takes no less time.
@@ -117,7 +118,7 @@ impl Course {
                 .filter(|t| t.standing.state == State::Open)
                 .filter_map(|t| t.standing.eval_loss())
                 .collect();
-            super::compare::mean(&losses)
+            mean(&losses)
         };
         let mut losses: Vec<(usize, f64)> =
             self.trials.chunks(seeds).enumerate().filter_map(|(i, trials)| Some((i, mean(trials)?))).collect();
@@ -215,7 +216,7 @@ impl Course {
             trial.optimizer = restore(trial.recorder.dir(), &trial.standing, &mut adapter, &trial.saving.data);
             if trial.optimizer.is_none() {
                 // Nothing to go on from was left: it begins anew.
-                trial.standing = crate::train::sweep::Standing::new(&trial.standing.name, trial.standing.parameters);
+                trial.standing = Standing::new(&trial.standing.name, trial.standing.parameters);
             }
         }
         self.put(session, i, adapter);
@@ -375,7 +376,7 @@ fn keep(recorder: &mut Recorder, trials: &[Trial]) {
 fn tell(shape: &Shape, trials: &[Trial], together: usize, task: Task<'_>) {
     let standings: Vec<_> = trials.iter().map(|trial| &trial.standing).collect();
     task.emit(Event::Sheet(Box::new(shape.report(&standings).sheet(false))));
-    let is_open = |standing: &&crate::train::sweep::Standing| standing.state == State::Open;
+    let is_open = |standing: &&Standing| standing.state == State::Open;
     let done: usize = standings.iter().map(|standing| standing.step).sum();
     let left: usize = standings.iter().copied().filter(|s| is_open(s)).map(|s| shape.steps - s.step).sum();
     let last = standings.iter().rfind(|standing| standing.state == State::Done);

@@ -49,13 +49,9 @@ impl Sweep {
             arguments.extend([format!("--seed={seed}"), format!("--data-seed={}", self.seed)]);
             lone.push((Train::parse(&arguments)?.settings(schedule)?, arguments));
         }
-        let mut parameters = Vec::new();
-        for setting in &shape.settings {
-            let linears = &session.base()?.decoder.linears;
-            parameters.push(Adapter::new(setting.lora.clone(), linears, 0)?.parameters());
-        }
-
         let base = session.base()?;
+        let count = |setting: &Setting| Adapter::count(&setting.lora, &base.decoder.linears);
+        let parameters: Vec<usize> = shape.settings.iter().map(count).collect::<Result<_>>()?;
         let (fingerprint, location) = (material.tokenized.fingerprint(), base.opened.location.clone());
         let identity = json!({
             "words": lasting(&session.words),

@@ -3,8 +3,9 @@
 use serde_json::{Value, json};
 
 use super::super::arguments::json_number;
-use super::compare::{Row, front, lowest_and_chosen, mean, variance};
+use super::compare::{Row, front, lowest_and_chosen, variance};
 use super::grid::short as number_text;
+use crate::eval::mean;
 use crate::event::{Cell, Chart, Series, Sheet, Style, Table, units};
 use crate::train::sweep::{Standing, State, state_bytes};
 
