@@ -17,7 +17,7 @@ use crate::error::Result;
 use crate::ops::{Heads, Linear, LoraUse, Span};
 use crate::quant::{self, FourBit, Storage, Weight};
 
-/// Up to this many rows are multiplied one by one; packing the weights takes as long as about seven rows.
+/// Up to this many rows are multiplied one by one: with four that is 1.5 times as fast as packing the weights, with five hardly faster.
 pub(super) const FEW: usize = 5;
 /// Numbers of a weight that are worth a part of their own.
 const PART: usize = 8 << 10;
