@@ -97,6 +97,9 @@ pub(super) fn invalid(command: &Command, error: &clap::Error) -> Error {
         _ => &[],
     };
     match (std::error::Error::source(error), allowed.is_empty()) {
+        (Some(_), _) if value.is_empty() => {
+            Error::usage(format!("{flag}: a value is missing, the list is empty")).hint(usage)
+        }
         (Some(reason), _) => Error::usage(format!("{flag} {shown}: {}", plain(reason, value))).hint(usage),
         (None, false) => {
             let error = Error::usage(format!("{flag} {shown}: there are {}", allowed.join(", ")));

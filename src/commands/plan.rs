@@ -172,13 +172,13 @@ impl Plan {
             let near = language::nearest(&self.source, model::known_names());
             match near {
                 Some(near) if error.kind() == Kind::NotFound => error.hint(format!("did you mean {near}?")),
-                _ if !is_here && source::is_remote(&self.source) => {
-                    let names: Vec<&str> = model::known_names().collect();
-                    error.hint(format!(
-                        "plan downloads nothing: load {} first, or plan a known shape: {}",
-                        self.source,
-                        names.join(", ")
-                    ))
+                _ if !is_here => {
+                    let names = model::known_names().collect::<Vec<_>>().join(", ");
+                    error.hint(if source::is_remote(&self.source) {
+                        format!("plan downloads nothing: load {} first, or plan a known shape: {names}", self.source)
+                    } else {
+                        format!("give what load takes, or a known shape: {names}")
+                    })
                 }
                 _ => error,
             }

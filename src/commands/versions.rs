@@ -33,7 +33,6 @@ pub(super) fn show(live: &Live, task: Task<'_>) -> Value {
             Cell::Text(here),
         ]);
     }
-    table.best = table.rows.iter().position(|row| row[7] == Cell::from("stands here"));
     if !all.is_empty() {
         task.emit(Event::Table(table));
     }

@@ -240,7 +240,7 @@ fn bad_input_is_named_before_anything_is_trained() {
     s.ok("attach-lora r4 --rank 4");
     for (flags, kind, words, hint) in [
         ("--rank 0", Kind::Usage, "--rank 0", ""),
-        ("--rank ()", Kind::Usage, "--rank", ""),
+        ("--rank ()", Kind::Usage, "--rank: a value is missing", ""),
         ("--rank (4 x)", Kind::Usage, "--rank x", ""),
         ("--rank 4096", Kind::Usage, "--rank 4096", "rank"),
         ("--alpha 2x", Kind::Usage, "--alpha 2x", ""),
