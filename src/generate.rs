@@ -24,9 +24,14 @@ pub struct Sampler {
 }
 
 impl Sampler {
+    /// Whether the most likely token is taken, without chance.
+    fn is_greedy(&self) -> bool {
+        self.temperature <= 0.0
+    }
+
     fn processor(&self) -> LogitsProcessor {
         let sampling = match (self.temperature, self.top_p) {
-            (t, _) if t <= 0.0 => Sampling::ArgMax,
+            _ if self.is_greedy() => Sampling::ArgMax,
             (temperature, None) => Sampling::All { temperature },
             (temperature, Some(p)) => Sampling::TopP { p, temperature },
         };
@@ -126,11 +131,17 @@ pub fn generate_all(
             last.push(batch.rows() - 1);
         }
         decoder.forward(&pass, &batch, &mut arena, Some(&mut cache))?;
-        let logits = decoder.logits(&pass, &arena, &last)?;
-        for (&i, logits) in open.iter().zip(logits.chunks_exact(decoder.spec.vocabulary)) {
+        let chosen = if sampler.is_greedy() {
+            decoder.likeliest(&pass, &arena, &last)?
+        } else {
+            let logits = decoder.logits(&pass, &arena, &last)?;
+            let logits = open.iter().zip(logits.chunks_exact(decoder.spec.vocabulary));
+            logits.map(|(&i, logits)| texts[i].draw(logits)).collect::<Result<_>>()?
+        };
+        for (i, id) in open.into_iter().zip(chosen) {
             cache.advance(i, texts[i].next.len());
             let room = cache.len(i) < (requests[i].prompt.len() + sampler.max_tokens).min(context);
-            texts[i].take(logits, sampler, stop, room)?;
+            texts[i].take(id, sampler, stop, room)?;
         }
         Ok(texts.iter().any(|text| !text.ended))
     };
@@ -186,11 +197,15 @@ impl<'a> Writing<'a> {
         }
     }
 
-    /// Chooses the next token; `room` tells whether the cache holds another one.
-    fn take(&mut self, logits: &[f32], sampler: &Sampler, stop: &[u32], room: bool) -> Result<()> {
-        let id = Tensor::from_slice(logits, logits.len(), &Device::Cpu)
+    /// Chooses the next token.
+    fn draw(&mut self, logits: &[f32]) -> Result<u32> {
+        Tensor::from_slice(logits, logits.len(), &Device::Cpu)
             .and_then(|logits| self.processor.sample(&logits))
-            .map_err(|error| Error::from(error).context("sampling the next token"))?;
+            .map_err(|error| Error::from(error).context("sampling the next token"))
+    }
+
+    /// Writes the next token; `room` tells whether the cache holds another one.
+    fn take(&mut self, id: u32, sampler: &Sampler, stop: &[u32], room: bool) -> Result<()> {
         self.seconds = self.first.get_or_insert_with(Instant::now).elapsed().as_secs_f64();
         self.ids.push(id);
         if stop.contains(&id) {

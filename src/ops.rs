@@ -271,6 +271,14 @@ pub trait Backend: Send + Sync {
     /// Logits of some rows: `out[i] = hidden[rows[i]] · weightᵀ`, `[rows.len(), vocabulary]`.
     fn logits(&self, hidden: &Activation, rows: &[usize], weight: &Weight, out: &mut [f32]) -> Result<()>;
 
+    /// The tokens that [`Backend::logits`] finds likeliest, the first of equals, one for each row.
+    fn likeliest(&self, hidden: &Activation, rows: &[usize], weight: &Weight, out: &mut [u32]) -> Result<()> {
+        let mut logits = vec![0.0; rows.len() * weight.rows()];
+        self.logits(hidden, rows, weight, &mut logits)?;
+        out.iter_mut().zip(logits.chunks_exact(weight.rows())).for_each(|(out, logits)| *out = first_largest(logits));
+        Ok(())
+    }
+
     /// Copies rows `from` of `src` to `dst` from row `to` on, `width` elements each.
     fn copy_rows(
         &self,
@@ -315,6 +323,12 @@ pub trait Backend: Send + Sync {
 
     /// Gives scratch memory back; the next operations allocate it again.
     fn release(&self) {}
+}
+
+/// The index of the largest number, of the first among equals; what is NaN is not looked at.
+fn first_largest(numbers: &[f32]) -> u32 {
+    let larger = |best: (usize, f32), (i, &x): (usize, &f32)| if x > best.1 { (i, x) } else { best };
+    numbers.iter().enumerate().fold((0, f32::NEG_INFINITY), larger).0 as u32
 }
 
 impl AdamW {

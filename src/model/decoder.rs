@@ -160,6 +160,16 @@ impl Decoder {
         Ok(out)
     }
 
+    /// The likeliest next token of some rows after [`Decoder::forward`].
+    ///
+    /// # Errors
+    /// Out of memory for scratch.
+    pub fn likeliest(&self, pass: &Pass<'_>, arena: &Arena, rows: &[usize]) -> Result<Vec<u32>> {
+        let mut out = vec![0; rows.len()];
+        pass.backend.likeliest(&arena.normed, rows, self.head(), &mut out)?;
+        Ok(out)
+    }
+
     /// Scores as [`Decoder::score`] and goes back through all layers that are trained, adding `scale ×` the gradient of the
     /// summed loss.
     ///

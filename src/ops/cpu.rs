@@ -14,6 +14,7 @@
 //! | `product` | whole products, shared out among threads |
 //! | `linear`, `attention`, `head`, `pointwise` | the operations |
 //! | `decode` | a few rows at a time |
+//! | `likeliest` | the largest of many products, without most of them |
 //! | `peak` | what the processor can do at best |
 //! | `threads`, `scratch` | the pool of threads, and of memory |
 
@@ -25,6 +26,7 @@ mod factor;
 mod head;
 mod kept;
 mod kernel;
+mod likeliest;
 mod linear;
 mod peak;
 mod pointwise;
@@ -225,6 +227,10 @@ impl Backend for Cpu {
 
     fn logits(&self, hidden: &Activation, rows: &[usize], weight: &Weight, out: &mut [f32]) -> Result<()> {
         head::logits(self, hidden, rows, weight, out)
+    }
+
+    fn likeliest(&self, hidden: &Activation, rows: &[usize], weight: &Weight, out: &mut [u32]) -> Result<()> {
+        likeliest::likeliest(self, hidden, rows, weight, out)
     }
 
     fn copy_rows(

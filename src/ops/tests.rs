@@ -7,6 +7,7 @@ use crate::device::{DType, Level, Purpose};
 use crate::quant::{Dense, QuantSpec, QuantType, Weight};
 
 mod bf16;
+mod likeliest;
 mod shapes;
 
 /// The numbers of f32 activations and buffers where they lie.

@@ -1,10 +1,11 @@
 //! The weight of a linear layer.
 
 use std::ops::Range;
+use std::sync::OnceLock;
 
 use rayon::prelude::*;
 
-use super::{Absmax, DType, Dense, FourBit, Int8, QuantSpec, QuantType, Values};
+use super::{Absmax, DType, Dense, FourBit, Int8, QuantSpec, QuantType, Sketch, Values};
 use crate::device::{Buffer, Purpose};
 use crate::error::{Error, Result};
 
@@ -17,6 +18,8 @@ pub struct Weight {
     rows: usize,
     cols: usize,
     storage: Storage,
+    /// Made when it is first asked for, of the numbers as they are.
+    sketch: OnceLock<Sketch>,
 }
 
 /// How a [`Weight`] is stored.
@@ -28,13 +31,17 @@ pub enum Storage {
 }
 
 impl Weight {
+    fn new(rows: usize, cols: usize, storage: Storage) -> Self {
+        Self { rows, cols, storage, sketch: OnceLock::new() }
+    }
+
     /// A weight that is not quantized.
     ///
     /// # Errors
     /// [`crate::error::Kind::Shape`] unless `values` has `rows * cols` elements.
     pub fn dense(rows: usize, cols: usize, values: Dense) -> Result<Self> {
         check_len(rows, cols, values.len())?;
-        Ok(Self { rows, cols, storage: Storage::Dense(values) })
+        Ok(Self::new(rows, cols, Storage::Dense(values)))
     }
 
     /// A weight in 4 bits.
@@ -43,7 +50,7 @@ impl Weight {
     /// [`crate::error::Kind::Shape`] unless `values` has `rows * cols` elements.
     pub fn four_bit(rows: usize, cols: usize, values: FourBit) -> Result<Self> {
         check_len(rows, cols, values.len())?;
-        Ok(Self { rows, cols, storage: Storage::FourBit(values) })
+        Ok(Self::new(rows, cols, Storage::FourBit(values)))
     }
 
     /// Quantizes `rows * cols` numbers (f32, or those of a [`Dense`] in any type), with all threads; the result does not
@@ -60,7 +67,7 @@ impl Weight {
             Some(kind) => Storage::FourBit(FourBit::quantize(values, kind, spec.block_size, spec.double_quant)?),
             None => Storage::Int8(Int8::quantize(values, rows, cols)?),
         };
-        Ok(Self { rows, cols, storage })
+        Ok(Self::new(rows, cols, storage))
     }
 
     /// Rows: outputs of the layer.
@@ -157,9 +164,24 @@ impl Weight {
 
     /// As [`Weight::as_f32_slice`], to be trained.
     pub fn as_f32_mut(&mut self) -> Option<&mut Buffer<f32>> {
+        self.sketch.take();
         match &mut self.storage {
             Storage::Dense(Dense::F32(values)) => Some(values),
             _ => None,
+        }
+    }
+
+    /// Its rows in 8 bits with bounds of their errors, made at the first call.
+    ///
+    /// # Errors
+    /// Out of memory.
+    pub fn sketch(&self) -> Result<&Sketch> {
+        match self.sketch.get() {
+            Some(sketch) => Ok(sketch),
+            None => {
+                let sketch = Sketch::new(self)?;
+                Ok(self.sketch.get_or_init(|| sketch))
+            }
         }
     }
 

@@ -21,11 +21,15 @@ use crate::quant::{self, FourBit, Storage, Weight};
 pub(super) const FEW: usize = 5;
 /// Numbers of a weight that are worth a part of their own.
 const PART: usize = 8 << 10;
-/// Parts a thread: few, for the memory is foreseen only inside a part, and more than one, should a thread be late.
-const PARTS: usize = 2;
+/// Parts a thread: the others wait for at most one when it is late.
+pub(super) const PARTS: usize = 8;
+
+/// Scales of blocks that are restored together.
+#[cfg(target_arch = "x86_64")]
+const SCALES: usize = 1 << 10;
 
 /// The vector of a product, and the same in the order in which codes are read.
-struct Vector<'a> {
+pub(super) struct Vector<'a> {
     x: &'a [f32],
     #[cfg_attr(not(target_arch = "x86_64"), allow(dead_code))]
     ordered: Ordered<'a>,
@@ -43,7 +47,7 @@ enum Ordered<'a> {
 }
 
 impl<'a> Vector<'a> {
-    fn new(cpu: &'a Cpu, unit: Unit, x: &'a [f32]) -> Result<Self> {
+    pub(super) fn new(cpu: &'a Cpu, unit: Unit, x: &'a [f32]) -> Result<Self> {
         #[cfg(target_arch = "x86_64")]
         if cpu.level != Level::Portable {
             use super::avx512::matvec::{by_bytes, by_words};
@@ -88,7 +92,7 @@ pub(super) fn products(cpu: &Cpu, unit: Unit, x: &[f32], group: &mut [(&Weight, 
 }
 
 /// Some rows of a weight times a vector.
-fn rows_product(level: Level, weight: &Weight, rows: Range<usize>, vector: &Vector<'_>, out: &mut [f32]) {
+pub(super) fn rows_product(level: Level, weight: &Weight, rows: Range<usize>, vector: &Vector<'_>, out: &mut [f32]) {
     let x = vector.x;
     #[cfg(target_arch = "x86_64")]
     if level != Level::Portable {
@@ -120,24 +124,34 @@ fn codes_rows(values: &FourBit, rows: Range<usize>, vector: &Vector<'_>, out: &m
     use super::avx512::{matvec, pack};
     let n = vector.x.len();
     let (blocks, each) = (n / 64, values.block_size());
-    let bytes = &values.codes().host()[rows.start * n / 2..rows.end * n / 2];
-    let codes = pack::Codes { data: bytes.as_ptr(), row_bytes: n / 2, levels: values.kind().levels().as_ptr() };
-    let mut scales = vec![0.0f32; rows.len() * blocks];
-    if each == 64 {
-        values.absmax().run(rows.start * blocks, &mut scales);
-    } else {
-        let absmax = |block: usize| values.absmax().get((rows.start * n + 64 * block) / each);
-        scales.iter_mut().enumerate().for_each(|(block, scale)| *scale = absmax(block));
-    }
-    // SAFETY: `reads_codes` asked the level, a vector is bf16 only where it has that; codes, scales and vector are as long as the
-    // rows.
-    unsafe {
-        match &vector.ordered {
-            Ordered::Bf16 { by_words, .. } => {
-                matvec::codes_rows_bf16(codes, blocks, scales.as_ptr(), by_words.as_ptr(), out);
+    // The scales of some rows at a time stay in the nearest cache.
+    let mut scales = [0.0f32; SCALES];
+    let mut more = Vec::new();
+    let some = (SCALES / blocks / 4 * 4).max(4);
+    for (first, out) in rows.step_by(some).zip(out.chunks_mut(some)) {
+        let count = out.len() * blocks;
+        if count > SCALES {
+            more.resize(count, 0.0);
+        }
+        let scales = if count > SCALES { &mut more[..] } else { &mut scales[..count] };
+        if each == 64 {
+            values.absmax().run(first * blocks, scales);
+        } else {
+            let absmax = |block: usize| values.absmax().get((first * n + 64 * block) / each);
+            scales.iter_mut().enumerate().for_each(|(block, scale)| *scale = absmax(block));
+        }
+        let bytes = &values.codes().host()[first * n / 2..(first + out.len()) * n / 2];
+        let codes = pack::Codes { data: bytes.as_ptr(), row_bytes: n / 2, levels: values.kind().levels().as_ptr() };
+        // SAFETY: `reads_codes` asked the level, a vector is bf16 only where it has that; codes, scales and vector are as long as
+        // the rows.
+        unsafe {
+            match &vector.ordered {
+                Ordered::Bf16 { by_words, .. } => {
+                    matvec::codes_rows_bf16(codes, blocks, scales.as_ptr(), by_words.as_ptr(), out);
+                }
+                Ordered::F32(x) => matvec::codes_rows(codes, blocks, scales.as_ptr(), x.as_ptr(), out),
+                Ordered::Not => unreachable!("codes are read only with AVX-512"),
             }
-            Ordered::F32(x) => matvec::codes_rows(codes, blocks, scales.as_ptr(), x.as_ptr(), out),
-            Ordered::Not => unreachable!("codes are read only with AVX-512"),
         }
     }
 }
@@ -218,7 +232,7 @@ pub(super) fn attention<T: Number>(
         key_products(cpu.level, query, &k[first..], kw, scores);
         let top = pointwise::max(scores);
         let total = pointwise::exp_shifted(scores, 1.0, top);
-        pointwise::weighted_sum(scores, &v[first..], kw, sum);
+        weighted_sum(cpu.level, scores, &v[first..], kw, sum);
         // SAFETY: this row of this head belongs to this call alone.
         pointwise::scale_into(sum, 1.0 / total, None, unsafe { out.part(at..at + d) });
         Ok(())
@@ -249,4 +263,20 @@ fn key_products<T: Number>(level: Level, query: &[f32], keys: &[T], stride: usiz
     }
     let _ = level;
     pointwise::dots(query, keys, stride, out);
+}
+
+/// The sum of values, `stride` elements apart, as much of each as its weight says.
+fn weighted_sum<T: Number>(level: Level, weights: &[f32], values: &[T], stride: usize, out: &mut [f32]) {
+    #[cfg(target_arch = "x86_64")]
+    if let Some(values) = T::bf16s(values)
+        && level != Level::Portable
+        && out.len().is_multiple_of(16)
+        && let Some(last) = weights.len().checked_sub(1)
+    {
+        assert!(last * stride + out.len() <= values.len(), "the cache holds fewer values");
+        // SAFETY: the level says that the instructions exist; there are as many rows as weights.
+        return unsafe { super::avx512::matvec::weighted_rows(weights, values.as_ptr(), stride, out) };
+    }
+    let _ = level;
+    pointwise::weighted_sum(weights, values, stride, out);
 }

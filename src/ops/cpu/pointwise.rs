@@ -384,6 +384,37 @@ pub(super) fn gate_backward<T: Number>(dout: &[T], gate: &mut [T], up: &mut [T])
     });
 }
 
+/// What a product with a sketched row is made of, beside the row's own numbers.
+pub(super) struct Terms {
+    /// The step of the vector's digits.
+    pub(super) step: f32,
+    /// What a product may be off by for each unit of the row's norm, and of its error.
+    pub(super) per_norm: f32,
+    pub(super) per_error: f32,
+}
+
+vectorized! {
+    /// The highest value that the product with each row may have, from the sums of two digits, which are too large by `excess`; the
+    /// rows are `[scales, norms, errors]`. Returns the largest of the lowest values; a NaN among them is not looked at.
+    fn bound(sums: [&[i32]; 2], excess: [i32; 2], rows: [&[f32]; 3], terms: &Terms, highest: &mut [f32]) -> f32 {
+        let mut lowest = [f32::NEG_INFINITY; LANES];
+        let ([first, second], [scales, norms, errors]) = (sums, rows);
+        let parts = first.chunks(LANES).zip(second.chunks(LANES)).zip(scales.chunks(LANES));
+        let parts = parts.zip(norms.chunks(LANES)).zip(errors.chunks(LANES)).zip(highest.chunks_mut(LANES));
+        for (((((first, second), scales), norms), errors), highest) in parts {
+            let sums = first.iter().zip(second).map(|(a, b)| ((a - excess[0]) as f32, (b - excess[1]) as f32));
+            let rows = scales.iter().zip(norms).zip(errors);
+            for (((highest, lowest), ((scale, norm), error)), (a, b)) in highest.iter_mut().zip(&mut lowest).zip(rows).zip(sums) {
+                let about = scale * terms.step * (a + b * (1.0 / 254.0));
+                let off = error * terms.per_error + norm * terms.per_norm;
+                *highest = about + off;
+                *lowest = if about - off > *lowest { about - off } else { *lowest };
+            }
+        }
+        lowest.into_iter().fold(f32::NEG_INFINITY, f32::max)
+    }
+}
+
 vectorized! {
     /// bf16 to f32.
     fn widen(x: &[bf16], out: &mut [f32]) {

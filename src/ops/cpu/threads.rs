@@ -124,7 +124,8 @@ struct Pool {
     gate: AtomicU64,
     left: AtomicU64,
     job: UnsafeCell<Job>,
-    next: AtomicUsize,
+    /// The next part of each thread's share.
+    next: Vec<Next>,
     panic: Mutex<Option<Box<dyn Any + Send>>>,
     sleepers: Vec<Sleeper>,
 }
@@ -134,6 +135,11 @@ struct Sleeper {
     asleep: AtomicBool,
     thread: OnceLock<Thread>,
 }
+
+/// On a cache line of its own: its thread counts on it.
+#[derive(Default)]
+#[repr(align(128))]
+struct Next(AtomicUsize);
 
 #[derive(Clone, Copy)]
 struct Job {
@@ -154,7 +160,7 @@ impl Pool {
             gate: AtomicU64::new(CLOSED),
             left: AtomicU64::new(0),
             job: UnsafeCell::new(Job { work: nothing, parts: 0 }),
-            next: AtomicUsize::new(0),
+            next: (0..=workers).map(|_| Next::default()).collect(),
             panic: Mutex::new(None),
             sleepers: (0..workers).map(|_| Sleeper::default()).collect(),
         }));
@@ -170,7 +176,9 @@ impl Pool {
         let work: *const (dyn Fn(usize) + Sync) = unsafe { std::mem::transmute(work) };
         // SAFETY: the gate is closed and nobody is inside, so nobody reads it.
         unsafe { *self.job.get() = Job { work, parts } };
-        self.next.store(0, Ordering::Relaxed);
+        for (thread, next) in self.next.iter().enumerate() {
+            next.0.store(self.share(parts, thread).start, Ordering::Relaxed);
+        }
         self.left.store(0, Ordering::Relaxed);
         let epoch = (self.gate.load(Ordering::Relaxed) / EPOCH).wrapping_add(1);
         self.gate.store(epoch.wrapping_mul(EPOCH), Ordering::SeqCst);
@@ -181,7 +189,7 @@ impl Pool {
                 thread.unpark();
             }
         }
-        self.take_parts(Job { work, parts });
+        self.take_parts(Job { work, parts }, 0);
         let inside = (self.gate.fetch_or(CLOSED, Ordering::AcqRel) % EPOCH) / INSIDE;
         let mut looked = 0;
         while self.left.load(Ordering::Acquire) < inside {
@@ -199,17 +207,26 @@ impl Pool {
         }
     }
 
-    /// Takes parts of the work until none is left. A panic is kept for the caller.
-    fn take_parts(&self, job: Job) {
+    /// The parts that are a thread's own: neighbours, for what lies behind one part is in the cache when the next is begun.
+    fn share(&self, parts: usize, thread: usize) -> Range<usize> {
+        let threads = self.next.len();
+        parts * thread / threads..parts * (thread + 1) / threads
+    }
+
+    /// Takes parts of the thread's own share, then what others have left of theirs. A panic is kept for the caller.
+    fn take_parts(&self, job: Job, thread: usize) {
         let work = AssertUnwindSafe(|| {
             // SAFETY: the caller waits in `run` for everybody inside, so the closure lives.
             let work = unsafe { &*job.work };
-            loop {
-                let part = self.next.fetch_add(1, Ordering::Relaxed);
-                if part >= job.parts {
-                    break;
+            for thread in (thread..self.next.len()).chain(0..thread) {
+                let end = self.share(job.parts, thread).end;
+                loop {
+                    let part = self.next[thread].0.fetch_add(1, Ordering::Relaxed);
+                    if part >= end {
+                        break;
+                    }
+                    work(part);
                 }
-                work(part);
             }
         });
         if let Err(panic) = catch_unwind(work) {
@@ -228,7 +245,7 @@ impl Pool {
             }
             seen = gate / EPOCH;
             // SAFETY: we are inside: the caller does not write before we have left.
-            self.take_parts(unsafe { *self.job.get() });
+            self.take_parts(unsafe { *self.job.get() }, index + 1);
             self.left.fetch_add(1, Ordering::AcqRel);
         }
     }

@@ -144,6 +144,76 @@ pub(in super::super) unsafe fn dense_rows_bf16(rows: *const bf16, n: usize, x: *
     }
 }
 
+/// `out = Σ weight · row` over rows of bf16 numbers, `stride` elements apart; `out` is as long as is summed of each, a multiple of 16.
+///
+/// # Safety
+/// The processor has AVX-512; there are as many rows as weights.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
+pub(in super::super) unsafe fn weighted_rows(weights: &[f32], rows: *const bf16, stride: usize, out: &mut [f32]) {
+    /// Vectors that are summed together, in as many registers for even rows as for odd ones.
+    const WIDE: usize = 4;
+    for (part, out) in out.chunks_mut(16 * WIDE).enumerate() {
+        let vectors = out.len() / 16;
+        // SAFETY: by the caller's promise; no vector behind `out` is read.
+        unsafe {
+            let load = |row: usize, i: usize| {
+                let from = rows.add(row * stride + 16 * (part * WIDE + i));
+                _mm_prefetch::<_MM_HINT_T0>(from.wrapping_byte_add(AHEAD).cast());
+                let words = _mm512_cvtepu16_epi32(_mm256_loadu_si256(from.cast()));
+                _mm512_castsi512_ps(_mm512_slli_epi32(words, 16))
+            };
+            let mut sums = [[_mm512_setzero_ps(); WIDE]; 2];
+            let (pairs, last) = weights.as_chunks::<2>();
+            for (pair, weights) in pairs.iter().enumerate() {
+                for (odd, sums) in sums.iter_mut().enumerate() {
+                    let weight = _mm512_set1_ps(weights[odd]);
+                    for (i, sum) in sums[..vectors].iter_mut().enumerate() {
+                        *sum = _mm512_fmadd_ps(load(2 * pair + odd, i), weight, *sum);
+                    }
+                }
+            }
+            for weight in last {
+                for (i, sum) in sums[0][..vectors].iter_mut().enumerate() {
+                    *sum = _mm512_fmadd_ps(load(weights.len() - 1, i), _mm512_set1_ps(*weight), *sum);
+                }
+            }
+            let [even, odd] = sums;
+            for (i, out) in out.chunks_exact_mut(16).enumerate() {
+                _mm512_storeu_ps(out.as_mut_ptr(), _mm512_add_ps(even[i], odd[i]));
+            }
+        }
+    }
+}
+
+/// `out[i] = Σ row · x` of rows of `n` bytes, a multiple of 64, for each of two vectors of signed bytes.
+///
+/// # Safety
+/// The processor has AVX-512 VNNI; there are as many rows as each of `out` is long, and both vectors have `n` elements.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
+pub(in super::super) unsafe fn byte_rows(rows: *const u8, n: usize, x: [*const i8; 2], out: [&mut [i32]; 2]) {
+    // SAFETY: by the caller's promise; `row_of` stays inside the rows.
+    unsafe {
+        let [out, second] = out;
+        assert_eq!(out.len(), second.len(), "a sum of each vector for every row");
+        for first in (0..out.len()).step_by(TOGETHER) {
+            let row_of = |i: usize| (first + i).min(out.len() - 1);
+            let mut sums = [[_mm512_setzero_si512(); 2]; TOGETHER];
+            for at in (0..n).step_by(64) {
+                let x = x.map(|x| _mm512_loadu_si512(x.add(at).cast()));
+                for (i, sum) in sums.iter_mut().enumerate() {
+                    let row = rows.add(row_of(i) * n + at);
+                    _mm_prefetch::<_MM_HINT_T0>(row.wrapping_add(AHEAD).cast());
+                    let row = _mm512_loadu_si512(row.cast());
+                    *sum = [0, 1].map(|digit| _mm512_dpbusd_epi32(sum[digit], row, x[digit]));
+                }
+            }
+            for ((out, second), sum) in out[first..].iter_mut().zip(&mut second[first..]).zip(sums) {
+                (*out, *second) = (_mm512_reduce_add_epi32(sum[0]), _mm512_reduce_add_epi32(sum[1]));
+            }
+        }
+    }
+}
+
 #[inline(always)]
 fn pairs(x: __m512i) -> __m512bh {
     // SAFETY: both are 64 bytes of plain data.
@@ -163,11 +233,9 @@ fn store([a, b, c, d]: [__m512; TOGETHER], out: &mut [f32]) {
     let all = _mm512_add_ps(low, high);
     let half = _mm256_add_ps(_mm512_castps512_ps256(all), _mm512_extractf32x8_ps::<1>(all));
     let sums = _mm_add_ps(_mm256_castps256_ps128(half), _mm256_extractf128_ps::<1>(half));
-    let mut lanes = [0.0; TOGETHER];
-    // SAFETY: there is room for four numbers.
-    unsafe { _mm_storeu_ps(lanes.as_mut_ptr(), sums) };
-    let n = out.len().min(TOGETHER);
-    out[..n].copy_from_slice(&lanes[..n]);
+    let mask = if out.len() < TOGETHER { (1 << out.len()) - 1 } else { !0 };
+    // SAFETY: there is room for as many numbers as the mask has bits of four.
+    unsafe { _mm_mask_storeu_ps(out.as_mut_ptr(), mask, sums) };
 }
 
 /// `x` in the order in which 32 bytes of codes are read, a word each: of each 64 elements first the even ones, then the odd ones.
