@@ -74,6 +74,8 @@ pub(crate) struct Training {
     /// Tokens of each sequence; the Jargon pairs as they are without it.
     pub(crate) length: Option<usize>,
     pub(crate) steps: usize,
+    /// Whether ours keeps the base's weights ready for products (`--cache-weights`).
+    pub(crate) cached: bool,
 }
 
 /// What a run came to.
@@ -108,11 +110,20 @@ struct Row {
 fn rows(steps: usize) -> Vec<Row> {
     let row = |name, unit, bar, work| Row { name, unit, bar, work };
     let train = |name, bar, method, targets| {
-        let training = Training { method, targets, batch: 4, length: Some(256), steps };
+        let training = Training { method, targets, batch: 4, length: Some(256), steps, cached: false };
         row(name, "tokens/s", bar, Work::Training(training))
     };
-    let short = Training { method: "qlora", targets: "all-linear", batch: 1, length: Some(64), steps: 5 * steps };
-    let pairs = Training { method: "qlora", targets: "all-linear", batch: 4, length: None, steps: 2 * steps };
+    let short = Training {
+        method: "qlora",
+        targets: "all-linear",
+        batch: 1,
+        length: Some(64),
+        steps: 5 * steps,
+        cached: false,
+    };
+    let cached = Training { cached: true, ..short };
+    let pairs =
+        Training { method: "qlora", targets: "all-linear", batch: 4, length: None, steps: 2 * steps, cached: false };
     vec![
         train("QLoRA, attention, 4 × 256", 2.0, "qlora", "attention"),
         train("QLoRA, all linear, 4 × 256", 2.0, "qlora", "all-linear"),
@@ -120,6 +131,7 @@ fn rows(steps: usize) -> Vec<Row> {
         train("LoRA, all linear, 4 × 256", 2.0, "lora", "all-linear"),
         train("full fine-tuning, 4 × 256", 1.5, "full", "all-linear"),
         row("QLoRA, all linear, 1 × 64", "tokens/s", 4.0, Work::Training(short)),
+        row("QLoRA, all linear, 1 × 64, --cache-weights", "tokens/s", 4.0, Work::Training(cached)),
         row("generation, NF4", "tokens/s", 5.0, Work::Generation { llama: false }),
         row("generation, NF4, llama.cpp's Q4_1", "tokens/s", 1.5, Work::Generation { llama: true }),
         row("NF4 with double quantization", "GB/s", 20.0, Work::Quantization),

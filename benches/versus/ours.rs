@@ -30,7 +30,7 @@ fn run(runs: &Path, statements: &[String], meanwhile: impl FnOnce()) -> Option<V
 
 /// A training run.
 pub(crate) fn train(training: &Training, places: &Places) -> Option<Found> {
-    let Training { method, targets, batch, length, steps } = *training;
+    let Training { method, targets, batch, length, steps, cached } = *training;
     let data = texts::tokens(places, length)?;
     let runs = places.scratch.join("runs");
     // A folder of its own, so that the run is the first in it.
@@ -41,8 +41,9 @@ pub(crate) fn train(training: &Training, places: &Places) -> Option<Found> {
         statements.push(format!("attach-lora peer --rank 16 --alpha 32 --dropout 0 --targets {targets}"));
     }
     let full = if method == "full" { " --full" } else { "" };
+    let cached = if cached { " --cache-weights" } else { "" };
     statements.push(format!(
-        "train \"{}\" --steps {steps} --batch-size {batch} --max-seq-len 2048 --no-shuffle{full}",
+        "train \"{}\" --steps {steps} --batch-size {batch} --max-seq-len 2048 --no-shuffle{full}{cached}",
         data.display()
     ));
     let metrics = runs.join("0001/metrics.jsonl");

@@ -23,7 +23,7 @@ fn run(places: &Places, arguments: &[&str]) -> Option<Value> {
 
 /// A training run in `dtype`.
 pub(crate) fn train(training: &Training, dtype: &str, places: &Places) -> Option<Found> {
-    let Training { method, targets, batch, length, steps } = *training;
+    let Training { method, targets, batch, length, steps, .. } = *training;
     let data = texts::tokens(places, length)?;
     let (model, data) = (places.model.display().to_string(), data.display().to_string());
     let (batch_text, steps) = (batch.to_string(), steps.to_string());

@@ -134,26 +134,24 @@ where
     group.enumerate().flat_map(|(i, lora)| lora.iter().map(move |lora| (i, lora))).collect()
 }
 
-/// `scale · A·dropout(x)` of every adapter.
+/// Room for a small product of every adapter.
+fn smalls<'a>(cpu: &'a Cpu, unit: Unit, loras: &[(usize, &LoraUse<'_>)]) -> Result<Vec<Small<'a>>> {
+    loras.iter().map(|(_, lora)| Small::new(cpu, unit, lora.rows.len(), lora.rank)).collect()
+}
+
+/// `scale · A·dropout(x)` of every adapter, each to its place in `out`.
 fn down<'a>(
-    cpu: &'a Cpu,
-    unit: Unit,
-    loras: &[(usize, &LoraUse<'_>)],
-    x: Rows<'_>,
-    dropped: &[Option<Small<'_>>],
+    loras: &[(usize, &LoraUse<'a>)],
+    x: Rows<'a>,
+    dropped: &'a [Option<Small<'_>>],
     k: usize,
-) -> Result<Vec<Small<'a>>> {
-    let mut out: Vec<_> =
-        (loras.iter()).map(|(_, lora)| Small::new(cpu, unit, lora.rows.len(), lora.rank)).collect::<Result<_>>()?;
-    let jobs = (loras.iter().zip(dropped).zip(&mut out))
-        .map(|(((_, lora), dropped), out)| {
-            let left = dropped.as_ref().map_or_else(|| x.part(lora.rows.start, 0..x.units()), Small::rows);
-            let term = whole(left, lora.rows.len(), Factor::Transposed(a(lora, k)), k);
-            Job { terms: vec![term], rows: lora.rows.len(), cols: lora.rank, sink: out.sink(lora.scale) }
-        })
-        .collect();
-    run(cpu, unit, jobs)?;
-    Ok(out)
+    out: &'a mut [Small<'_>],
+) -> impl Iterator<Item = Job<'a>> {
+    loras.iter().zip(dropped).zip(out).map(move |(((_, lora), dropped), out)| {
+        let left = dropped.as_ref().map_or_else(|| x.part(lora.rows.start, 0..x.units()), Small::rows);
+        let term = whole(left, lora.rows.len(), Factor::Transposed(a(lora, k)), k);
+        Job { terms: vec![term], rows: lora.rows.len(), cols: lora.rank, sink: out.sink(lora.scale) }
+    })
 }
 
 /// See [`crate::ops::Backend::linears`].
@@ -164,13 +162,14 @@ pub(super) fn forward(cpu: &Cpu, x: &Activation, rows: usize, group: &mut [Linea
     let loras: Vec<&[LoraUse<'_>]> = group.iter().map(|linear| linear.lora).collect();
     let loras = every(loras.into_iter());
     let dropped: Vec<_> = loras.iter().map(|(_, lora)| dropped(cpu, unit, lora, x, k)).collect::<Result<_>>()?;
-    let down = down(cpu, unit, &loras, left.rows(), &dropped, k)?;
+    let mut downs = smalls(cpu, unit, &loras)?;
+    run(cpu, unit, down(&loras, left.rows(), &dropped, k, &mut downs).collect())?;
     drop(dropped);
     let jobs = (group.iter_mut().enumerate())
         .map(|(i, linear)| {
             let n = linear.weight.rows();
             let mut terms = vec![whole(left.rows(), rows, Factor::Transposed(Matrix::Weight(linear.weight)), k)];
-            for ((_, lora), down) in loras.iter().zip(&down).filter(|((layer, _), _)| *layer == i) {
+            for ((_, lora), down) in loras.iter().zip(&downs).filter(|((layer, _), _)| *layer == i) {
                 let factor = Factor::Transposed(b(lora, n));
                 terms.push(Term { left: down.rows(), rows: lora.rows.clone(), factor, inner: lora.rank, mask: None });
             }
@@ -218,7 +217,13 @@ pub(super) fn backward(
         .collect::<Result<_>>()?;
     let loras: Vec<&[LoraUse<'_>]> = group.iter().map(|linear| linear.lora).collect();
     let loras = every(loras.into_iter());
-    let back = ddown(cpu, unit, group, &loras, &dy)?;
+    // What is not trained has no gradient, and nobody has made its input then.
+    let trained: Vec<_> = loras.iter().copied().filter(|(_, lora)| grads[lora.slot].is_some()).collect();
+    let left = Left::of(cpu, unit, Dense::new(x, 0, k), x_rows(&trained), k)?;
+    let dropped: Vec<_> = trained.iter().map(|(_, lora)| dropped(cpu, unit, lora, x, k)).collect::<Result<_>>()?;
+    let (mut back, mut downs) = (smalls(cpu, unit, &loras)?, smalls(cpu, unit, &trained)?);
+    let jobs = ddown(group, &loras, &dy, &mut back).chain(down(&trained, left.rows(), &dropped, k, &mut downs));
+    run(cpu, unit, jobs.collect())?;
     if let Some(dx) = dx {
         let mut terms: Vec<_> = (group.iter().zip(&dy))
             .map(|(linear, dy)| {
@@ -233,32 +238,29 @@ pub(super) fn backward(
         let sink = Sink::Store { out: Out::from(dx), stride: k, factor: 1.0, bias: None };
         run(cpu, unit, vec![Job { terms, rows, cols: k, sink }])?;
     }
-    for chosen in rounds(&loras, grads) {
-        lora_grads(cpu, unit, x, k, group, &loras, &chosen, &back, grads)?;
+    let back = loras.iter().zip(&back).filter(|((_, lora), _)| grads[lora.slot].is_some()).map(|(_, back)| back);
+    let trained: Vec<_> = (trained.into_iter().zip(back).zip(&downs).zip(&dropped))
+        .map(|((((layer, lora), back), down), dropped)| Trained { layer, lora, back, down, dropped: dropped.as_ref() })
+        .collect();
+    for chosen in rounds(&trained) {
+        lora_grads(cpu, unit, x, k, group, &chosen, grads)?;
     }
     base_grads(cpu, unit, x, rows, k, group)
 }
 
-/// `scale · dy·B` of every adapter.
+/// `scale · dy·B` of every adapter, each to its place in `out`.
 fn ddown<'a>(
-    cpu: &'a Cpu,
-    unit: Unit,
-    group: &[LinearGrad<'_>],
-    loras: &[(usize, &LoraUse<'_>)],
-    dy: &[Left<'_>],
-) -> Result<Vec<Small<'a>>> {
-    let mut out: Vec<_> =
-        (loras.iter()).map(|(_, lora)| Small::new(cpu, unit, lora.rows.len(), lora.rank)).collect::<Result<_>>()?;
-    let jobs = (loras.iter().zip(&mut out))
-        .map(|((i, lora), out)| {
-            let (n, dy) = (group[*i].weight.rows(), dy[*i].rows());
-            let left = dy.part(lora.rows.start, 0..dy.units());
-            let term = whole(left, lora.rows.len(), Factor::Natural(b(lora, n)), n);
-            Job { terms: vec![term], rows: lora.rows.len(), cols: lora.rank, sink: out.sink(lora.scale) }
-        })
-        .collect();
-    run(cpu, unit, jobs)?;
-    Ok(out)
+    group: &[LinearGrad<'a>],
+    loras: &[(usize, &LoraUse<'a>)],
+    dy: &'a [Left<'_>],
+    out: &'a mut [Small<'_>],
+) -> impl Iterator<Item = Job<'a>> {
+    loras.iter().zip(out).map(|((i, lora), out)| {
+        let (n, dy) = (group[*i].weight.rows(), dy[*i].rows());
+        let left = dy.part(lora.rows.start, 0..dy.units());
+        let term = whole(left, lora.rows.len(), Factor::Natural(b(lora, n)), n);
+        Job { terms: vec![term], rows: lora.rows.len(), cols: lora.rank, sink: out.sink(lora.scale) }
+    })
 }
 
 /// The rows of one or more small products turned: `[Σ width, rows]` in units.
@@ -274,46 +276,48 @@ fn turned<'a>(cpu: &'a Cpu, unit: Unit, smalls: &[&Small<'_>], rows: usize) -> R
     Ok(out)
 }
 
-/// The adapters that are trained, by index, in rounds in which none comes twice: one that is used on several stretches of rows has
-/// each of them added by itself.
-fn rounds(loras: &[(usize, &LoraUse<'_>)], grads: &LoraGrads<'_>) -> Vec<Vec<usize>> {
-    let mut rounds: Vec<Vec<usize>> = Vec::new();
-    for (i, (_, lora)) in loras.iter().enumerate().filter(|(_, (_, lora))| grads[lora.slot].is_some()) {
-        let same = |other: &usize| (loras[*other].1.slot, loras[*other].1.a) == (lora.slot, lora.a);
+/// An adapter that is trained, on the layer `layer` of its group, with what its gradient is made of.
+#[derive(Clone, Copy)]
+struct Trained<'a> {
+    layer: usize,
+    lora: &'a LoraUse<'a>,
+    /// `scale · dy·B`.
+    back: &'a Small<'a>,
+    /// `scale · A·dropout(x)`.
+    down: &'a Small<'a>,
+    /// `dropout(x)`, where there is dropout.
+    dropped: Option<&'a Small<'a>>,
+}
+
+/// The adapters in rounds in which none comes twice: one that is used on several stretches of rows has each of them added by itself.
+fn rounds<'a>(trained: &[Trained<'a>]) -> Vec<Vec<Trained<'a>>> {
+    let mut rounds: Vec<Vec<Trained<'a>>> = Vec::new();
+    for one in trained {
+        let same = |other: &Trained<'_>| (other.lora.slot, other.lora.a) == (one.lora.slot, one.lora.a);
         match rounds.iter_mut().find(|round| !round.iter().any(same)) {
-            Some(round) => round.push(i),
-            None => rounds.push(vec![i]),
+            Some(round) => round.push(*one),
+            None => rounds.push(vec![*one]),
         }
     }
     rounds
 }
 
 /// Adds `dA = ddownᵀ·dropout(x)` and `dB = dyᵀ·down` of the chosen adapters, each of them once.
-#[allow(clippy::too_many_arguments)]
 fn lora_grads(
     cpu: &Cpu,
     unit: Unit,
     x: &Activation,
     k: usize,
     group: &[LinearGrad<'_>],
-    loras: &[(usize, &LoraUse<'_>)],
-    chosen: &[usize],
-    back: &[Small<'_>],
+    chosen: &[Trained<'_>],
     grads: &mut LoraGrads<'_>,
 ) -> Result<()> {
-    let of = |i: &usize| loras[*i].1;
-    let chosen_loras: Vec<_> = chosen.iter().map(|i| loras[*i]).collect();
-    let dropped: Vec<_> = chosen.iter().map(|i| dropped(cpu, unit, of(i), x, k)).collect::<Result<_>>()?;
-    let rows = x_rows(&chosen_loras);
-    let left = Left::of(cpu, unit, Dense::new(x, 0, k), rows, k)?;
-    let down = down(cpu, unit, &chosen_loras, left.rows(), &dropped, k)?;
     // Adapters that read the same rows share the panels of x.
     let mut bundles: Vec<Vec<usize>> = Vec::new();
-    for c in 0..chosen.len() {
-        let lora = of(&chosen[c]);
+    for (c, one) in chosen.iter().enumerate() {
         let same = |bundle: &&mut Vec<usize>| {
-            let first = of(&chosen[bundle[0]]);
-            lora.dropout.is_none() && first.dropout.is_none() && first.rows == lora.rows
+            let first = &chosen[bundle[0]];
+            one.dropped.is_none() && first.dropped.is_none() && first.lora.rows == one.lora.rows
         };
         match bundles.iter_mut().find(same) {
             Some(bundle) => bundle.push(c),
@@ -322,32 +326,28 @@ fn lora_grads(
     }
     let stacked: Vec<_> = (bundles.iter())
         .map(|bundle| {
-            let smalls: Vec<_> = bundle.iter().map(|c| &back[chosen[*c]]).collect();
-            turned(cpu, unit, &smalls, of(&chosen[bundle[0]]).rows.len())
+            let smalls: Vec<_> = bundle.iter().map(|c| chosen[*c].back).collect();
+            turned(cpu, unit, &smalls, chosen[bundle[0]].lora.rows.len())
         })
         .collect::<Result<_>>()?;
-    let downs: Vec<_> = (down.iter().zip(chosen))
-        .map(|(down, i)| turned(cpu, unit, &[down], of(i).rows.len()))
-        .collect::<Result<_>>()?;
-    let mut parts = parts(grads, &chosen_loras, group, k);
+    let downs: Vec<_> =
+        (chosen.iter()).map(|one| turned(cpu, unit, &[one.down], one.lora.rows.len())).collect::<Result<_>>()?;
+    let mut parts = parts(grads, chosen, group, k);
     let mut jobs = Vec::new();
     for (bundle, stacked) in bundles.iter().zip(&stacked) {
-        let (c, lora) = (bundle[0], of(&chosen[bundle[0]]));
+        let Trained { lora, dropped, .. } = chosen[bundle[0]];
         let m = lora.rows.len();
-        let input = match &dropped[c] {
-            Some(dropped) => dropped.dense(),
-            None => Dense::new(x, lora.rows.start * k, k),
-        };
-        let height: usize = bundle.iter().map(|c| of(&chosen[*c]).rank).sum();
+        let input = dropped.map_or_else(|| Dense::new(x, lora.rows.start * k, k), Small::dense);
+        let height: usize = bundle.iter().map(|c| chosen[*c].lora.rank).sum();
         let left = Rows::of_units(stacked, unit.count(m), unit.count(m));
         let terms = vec![whole(left, height, Factor::Natural(Matrix::Dense(input)), m)];
         let outs = bundle.iter().flat_map(|c| std::mem::take(&mut parts[*c].0).chunks_exact_mut(k)).collect();
         jobs.push(Job { terms, rows: height, cols: k, sink: Sink::AddRows(outs) });
     }
-    for ((c, down), part) in downs.iter().enumerate().zip(parts) {
-        let (layer, lora) = chosen_loras[c];
-        let (m, n) = (lora.rows.len(), group[layer].weight.rows());
-        let dy = Dense::new(group[layer].dy, lora.rows.start * n, n);
+    for ((one, down), part) in chosen.iter().zip(&downs).zip(parts) {
+        let (lora, linear) = (one.lora, &group[one.layer]);
+        let (m, n) = (lora.rows.len(), linear.weight.rows());
+        let dy = Dense::new(linear.dy, lora.rows.start * n, n);
         let left = Rows::of_units(down, unit.count(m), unit.count(m));
         let terms = vec![whole(left, lora.rank, Factor::Natural(Matrix::Dense(dy)), m)];
         jobs.push(Job { terms, rows: lora.rank, cols: n, sink: Sink::AddTransposed(part.1) });
@@ -363,15 +363,15 @@ fn x_rows(loras: &[(usize, &LoraUse<'_>)]) -> usize {
 /// The gradients of `lora_A` and `lora_B` of each adapter. No two of them overlap.
 fn parts<'a>(
     grads: &'a mut LoraGrads<'_>,
-    loras: &[(usize, &LoraUse<'_>)],
+    chosen: &[Trained<'_>],
     group: &[LinearGrad<'_>],
     k: usize,
 ) -> Vec<(&'a mut [f32], &'a mut [f32])> {
-    let mut out: Vec<_> = loras.iter().map(|_| (&mut [][..], &mut [][..])).collect();
+    let mut out: Vec<_> = chosen.iter().map(|_| (&mut [][..], &mut [][..])).collect();
     for (slot, grad) in grads.iter_mut().enumerate() {
         let Some(grad) = grad else { continue };
         let mut ranges: Vec<(Range<usize>, usize, bool)> = Vec::new();
-        for (c, (layer, lora)) in loras.iter().enumerate().filter(|(_, (_, lora))| lora.slot == slot) {
+        for (c, Trained { layer, lora, .. }) in chosen.iter().enumerate().filter(|(_, one)| one.lora.slot == slot) {
             ranges.push((lora.a..lora.a + lora.rank * k, c, true));
             ranges.push((lora.b..lora.b + lora.rank * group[*layer].weight.rows(), c, false));
         }

@@ -81,7 +81,7 @@ macro_rules! vectorized {
 const LANES: usize = 16;
 
 /// Elements a thread takes at a time.
-const SHARE: usize = 32 << 10;
+const SHARE: usize = 8 << 10;
 
 /// `eˣ` to 2 ulp, for `x` in `-87..=88` (clamped): Cody and Waite's reduction with the polynomial of the Cephes library.
 #[inline(always)]

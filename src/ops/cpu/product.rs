@@ -126,7 +126,7 @@ fn share(jobs: &[(usize, usize, usize)], (width, block): (usize, usize), threads
     }
     for panel in rest {
         let rows = jobs[panel.0].0;
-        let some = rows.div_ceil(threads.div_ceil(rest.len())).next_multiple_of(block).max(block);
+        let some = rows.div_ceil(threads.div_ceil(rest.len())).next_multiple_of(block / 4).max(block / 2);
         let cut = (0..rows).step_by(some).map(|start| Piece { rows: start..(start + some).min(rows), ..whole(panel) });
         parts.extend(cut.map(|piece| vec![piece]));
     }
