@@ -225,15 +225,14 @@ impl Comparison {
         let loss = |loss: Option<f64>| loss.map_or(Cell::Empty, |loss| Cell::Number(loss, 3));
         let bytes = |bytes: u64| if bytes == 0 { Cell::Empty } else { Cell::Bytes(bytes) };
         let made = !one.losses.is_empty();
-        let share = self.trainable_share(one);
         vec![
-            Cell::from(one.method.title()),
+            Cell::from(if one.method == Method::Full { "full" } else { one.method.title() }),
             bytes(one.peak_memory_bytes),
             if made { Cell::Seconds(one.training_seconds) } else { Cell::Empty },
             self.quality(one).map_or(Cell::Empty, |quality| Cell::Text(quality.text())),
             loss(one.before()),
             loss(one.after()),
-            Cell::Text(format!("{} ({})", units::short(one.trainable_parameters), units::percent(share))),
+            Cell::Share(self.trainable_share(one)),
             Cell::Text(format!("{:e}", one.learning_rate)),
             if made { Cell::Count(one.tokens_per_second().round() as u64) } else { Cell::Empty },
             bytes(one.base_bytes),
@@ -255,13 +254,15 @@ impl Comparison {
 
     fn note(&self) -> String {
         let rows = self.original.as_ref().map_or(0, |original| original.rows.len());
+        let adapters = self.methods.iter().find(|one| one.method != Method::Full).map_or_else(String::new, |one| {
+            format!("; adapters: {}, {} parameters", self.lora, units::short(one.trainable_parameters))
+        });
         format!(
             "quality: the share of full fine-tuning's gain, ± 95 % paired over {}; before, after: loss on {}; \
              memory: the most that weights, trained state, activations and scratch took together; time: optimizer steps; \
-             file: the adapter, or every weight in f32; adapters: {}",
+             file: the adapter, or every weight in f32{adapters}",
             units::plural(rows, "held-out row"),
             self.data,
-            self.lora
         )
     }
 

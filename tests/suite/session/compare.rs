@@ -1,5 +1,7 @@
 //! Comparisons: each method becomes what it becomes alone, and the base is afterwards what it was before.
 
+use std::process::Command;
+
 use loralab::error::Kind;
 use loralab::event::{Cell, Event, Sheet};
 use serde_json::{Value, json};
@@ -82,11 +84,6 @@ fn a_method_becomes_what_it_becomes_alone() {
     assert_eq!((number(&full["base_bytes"]), number(&full["file_bytes"])), (4.0 * parameters, 4.0 * parameters));
     assert!(number(&qlora["base_bytes"]) < number(&lora["base_bytes"]));
     assert!(number(&lora["file_bytes"]) > 4.0 * some && number(&lora["file_bytes"]) < number(&full["file_bytes"]));
-    for (peak, one) in of("peak_memory_bytes").iter().zip([full, lora, qlora]) {
-        // Weights, gradients and two moments at the least, and the activations.
-        let least = number(&one["base_bytes"]) + 12.0 * number(&one["trainable_parameters"]);
-        assert!(*peak >= least + number(&one["activation_bytes"]), "{one}");
-    }
     // The table has these numbers, and the sentences follow from them.
     assert!(sheet.ends && sheet.chart.series.len() == 3);
     assert_eq!(sheet.table.columns[..4], ["method", "memory", "time", "quality"]);
@@ -106,14 +103,10 @@ fn the_base_is_what_it_was_and_the_adapters_stay() {
     for before in ["", "quantize", "quantize nf4 --block-size 128 --keep down_proj", "quantize int8"] {
         s.ok(&format!("load demo --reload --force\ndata {} --name rows --valid 0.25\n{before}", s.path("rows.jsonl")));
         s.ok("attach-lora mine --rank 2");
-        let (loss, memory) = (s.loss("rows.valid", "base"), s.ok("memory")["parts"].clone());
+        let (loss, loaded) = (s.loss("rows.valid", "base"), s.ok("load demo"));
         let compared = s.ok(line);
         assert_eq!(s.loss("rows.valid", "base"), loss, "after {before}");
-        let weights = |parts: &Value| -> Vec<Value> {
-            let is_weight = |part: &&Value| part["name"].as_str().is_some_and(|name| name.contains("weights"));
-            parts.as_array().unwrap().iter().filter(is_weight).cloned().collect()
-        };
-        assert_eq!(weights(&s.ok("memory")["parts"]), weights(&memory), "after {before}");
+        assert_eq!(s.ok("load demo"), loaded, "after {before}");
         assert_eq!(s.ok("status")["active"], json!(["mine"]));
         assert_eq!(s.ok("adapters qlora")["steps"], 2);
         // On the base it was trained over an adapter has the loss that it had then.
@@ -135,6 +128,29 @@ fn the_base_is_what_it_was_and_the_adapters_stay() {
     let listed = listed["runs"].as_array().unwrap().iter().find(|row| row["run"] == json!(run)).unwrap();
     assert_eq!((&listed["steps"], &listed["adapter"]), (&json!(6), &json!("full, lora, qlora")));
     assert_eq!(s.ok("use lora\ntrain --more 1")["first_step"], 3);
+}
+
+/// In a process of its own: buffers of other sessions would count.
+#[test]
+fn memory_is_that_of_the_method() {
+    let s = Session::new("compare-memory");
+    let text = s.file("text.txt", &"The little dog ran to the big tree and sat down. ".repeat(400));
+    let shape = "--rank 8 --max-seq-len 64 --batch-size 2";
+    let mut command = Command::new(env!("CARGO_BIN_EXE_loralab"));
+    command.arg("--json").env("LORALAB_RUNS", s.path("runs"));
+    // The other way round, so that nothing of the largest is left when the smaller ones are measured.
+    let compare = format!("compare {text} --methods (qlora lora full) --valid {text} --pack --steps 2 {shape}");
+    let output = command.args(["-c", "load demo", "-c", &compare]).output().unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(output.status.success(), "{text}");
+    let answer: Value = serde_json::from_str(text.lines().last().unwrap()).unwrap();
+    for name in ["full", "lora", "qlora"] {
+        let planned = number(&s.ok(&format!("plan demo --method {name} {shape}"))["total_bytes"]);
+        let one = method(&answer["result"], name);
+        let peak = number(&one["peak_memory_bytes"]);
+        // A plan leaves out the scratch of operations, evaluations and what is kept of the best state.
+        assert!(peak > 0.98 * planned && peak < 1.5 * planned + 4e6, "{name}: {peak}, {planned} planned");
+    }
 }
 
 #[test]
