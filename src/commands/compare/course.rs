@@ -66,7 +66,9 @@ impl Course {
             self.recorder.discard();
             session.partial = Some(json!({"run": null, "methods": []}));
             let failed = self.comparison.methods.into_iter().find_map(|one| match one.state {
-                State::Failed(reason) => Some(Error::state(format!("{}: {reason}", one.method.title()))),
+                State::Failed(reason) => Some(Error::state(format!("{}: {reason}", one.method.title())).hint(
+                    "a smaller --learning-rate; where memory is short a smaller --batch-size, --grad-checkpoint",
+                )),
                 _ => None,
             });
             return Err(restored.and(ended).err().or(failed).unwrap_or_else(|| Error::bug("nothing was trained")));
