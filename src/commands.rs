@@ -8,6 +8,7 @@ mod attach_lora;
 mod branch;
 mod chat;
 mod clear;
+mod compare;
 mod config;
 mod data;
 mod doctor;
@@ -109,6 +110,7 @@ const VERBS: &[Entry] = &[
     entry::<watch::Watch>(),
     entry::<stop::Stop>(),
     entry::<sweep::Sweep>(),
+    entry::<compare::Compare>(),
     entry::<eval::Eval>(),
     entry::<generate::Generate>(),
     entry::<chat::Chat>(),

@@ -27,5 +27,5 @@ pub use save::save;
 pub use source::{Opened, TensorSource};
 pub use spec::{Rope, SLOTS, Scaling, Slot, Spec};
 pub use tokenizer::Tokenizer;
-pub use weights::{LoadOptions, WeightBytes, bytes, check, compute_type, load, read_linear, sizes, unused};
+pub use weights::{LoadOptions, WeightBytes, bytes, check, compute_type, load, read_linear, reread, sizes, unused};
 pub use work::{Trained, operations};

@@ -3,7 +3,7 @@
 use clap::Parser;
 use serde_json::json;
 
-use super::{Verb, sweep};
+use super::{Verb, compare, sweep};
 use crate::event::{Cell, Event, RunEnded, RunInfo, Table, Task, loss_chart, units};
 use crate::session::{Answer, Session};
 use crate::train::{RunRecord, checkpoint};
@@ -20,7 +20,11 @@ impl Verb for Runs {
     fn run(self, session: &mut Session, task: Task<'_>) -> Answer {
         if let Some(id) = &self.id {
             let run = session.runs.open(id)?;
-            return if sweep::is_sweep(&run) { sweep::show(&run, task) } else { show(&run, task) };
+            return match &run {
+                run if sweep::is_sweep(run) => sweep::show(run, task),
+                run if compare::is_comparison(run) => compare::show(run, task),
+                run => show(run, task),
+            };
         }
         let runs = session.runs.list();
         if runs.is_empty() {
@@ -36,7 +40,7 @@ impl Verb for Runs {
             let (losses, evals) = run.curves();
             let text = |key: &str| Cell::Text(run.config[key].as_str().unwrap_or_default().to_owned());
             let last = |points: &[(usize, f64)]| points.last().map(|p| p.1);
-            let (steps, loss, held_out) = match run.result().filter(|_| sweep::is_sweep(run)) {
+            let (steps, loss, held_out) = match run.result().filter(|_| has_parts(run)) {
                 Some(result) => {
                     let chosen =
                         result["trials"].as_array().into_iter().flatten().find(|t| t["name"] == result["chosen"]);
@@ -70,12 +74,17 @@ fn kind(run: &RunRecord) -> String {
     if matches!(name, "nf4" | "fp4" | "int8") { name.to_uppercase() } else { name.to_owned() }
 }
 
+/// Whether several trainings are runs within it.
+fn has_parts(run: &RunRecord) -> bool {
+    sweep::is_sweep(run) || compare::is_comparison(run)
+}
+
 /// How a run ended, unless it made all its steps.
 fn state(run: &RunRecord, made: usize) -> String {
     let steps = run.config["steps"].as_u64().unwrap_or(0) as usize;
     match run.result() {
-        Some(result) if sweep::is_sweep(run) && result["interrupted"] != true => String::new(),
-        Some(_) if sweep::is_sweep(run) => "stopped".to_owned(),
+        Some(result) if has_parts(run) && result["interrupted"] != true => String::new(),
+        Some(_) if has_parts(run) => "stopped".to_owned(),
         _ if made >= steps => String::new(),
         Some(result) if result["interrupted"] == true => {
             format!("stopped, {} to go", units::count((steps - made) as u64))

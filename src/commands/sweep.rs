@@ -16,7 +16,9 @@ use crate::error::{Error, Result};
 use crate::event::Task;
 use crate::session::{Answer, Session};
 
-pub(super) use keep::{is_sweep, show};
+pub(super) use compare::t95;
+pub(super) use flags::Shared;
+pub(super) use keep::{is_sweep, show, words_of_train};
 
 /// Train adapters of several ranks, alphas, learning rates … over one base, and compare them on held-out rows
 ///

@@ -22,8 +22,8 @@ use crate::model::tokenizer::Message;
 use crate::session::{Answer, Session, Training};
 use crate::train::{Piece, Run};
 
-pub(super) use finish::{end, note_data};
-pub(super) use prepare::{Material, config, template};
+pub(super) use finish::{end, learnt, note_data};
+pub(super) use prepare::{Material, config, masters, template};
 /// Train the active adapter (or, with --full, every weight of the base)
 ///
 /// Without --epochs or --steps the data is gone through once. Training again goes on from where the adapter stands, with a new

@@ -78,14 +78,19 @@ impl Purpose {
 
 static NOW: [AtomicU64; PURPOSES.len()] = [const { AtomicU64::new(0) }; PURPOSES.len()];
 static PEAK: [AtomicU64; PURPOSES.len()] = [const { AtomicU64::new(0) }; PURPOSES.len()];
+static ALL: AtomicU64 = AtomicU64::new(0);
+static ALL_PEAK: AtomicU64 = AtomicU64::new(0);
 
 pub(super) fn add(purpose: Purpose, bytes: u64) {
     let now = NOW[purpose as usize].fetch_add(bytes, Relaxed) + bytes;
     PEAK[purpose as usize].fetch_max(now, Relaxed);
+    let all = ALL.fetch_add(bytes, Relaxed) + bytes;
+    ALL_PEAK.fetch_max(all, Relaxed);
 }
 
 pub(super) fn sub(purpose: Purpose, bytes: u64) {
     NOW[purpose as usize].fetch_sub(bytes, Relaxed);
+    ALL.fetch_sub(bytes, Relaxed);
 }
 
 /// Bytes held now for `purpose`.
@@ -283,7 +288,18 @@ pub(super) fn prefer_huge_pages<T>(data: &[T]) {
 /// Bytes of all buffers.
 #[must_use]
 pub fn all_held() -> u64 {
-    PURPOSES.iter().map(|p| held(*p)).sum()
+    ALL.load(Relaxed)
+}
+
+/// Begins to measure anew for [`peak_held`].
+pub fn restart_peak() {
+    ALL_PEAK.store(all_held(), Relaxed);
+}
+
+/// The most bytes of all buffers together since [`restart_peak`].
+#[must_use]
+pub fn peak_held() -> u64 {
+    ALL_PEAK.load(Relaxed)
 }
 
 /// Gives what the allocator holds in reserve back to the system.
@@ -306,6 +322,7 @@ mod tests {
         let buffer = Buffer::<f32>::zeros(Purpose::Data, 1000).expect("4 kB fit");
         assert_eq!(held(Purpose::Data) - before, 4000);
         assert!(peak(Purpose::Data) >= before + 4000);
+        assert!(peak_held() >= 4000 && all_held() >= 4000);
         drop(buffer);
         assert_eq!(held(Purpose::Data), before);
     }

@@ -198,6 +198,60 @@ pub fn load(spec: Spec, source: &mut dyn TensorSource, options: LoadOptions, tas
     Ok(Decoder { spec, linears, embedding, layers, norm, head, compute })
 }
 
+/// Reads all weights of `decoder` again, each into the place of the one that stands there, so that no second model is held. A linear
+/// layer becomes dense, or what `specs` says by its index.
+///
+/// # Errors
+/// As [`load`]; some weights are read then, others stand as before.
+pub fn reread(
+    decoder: &mut Decoder,
+    source: &mut dyn TensorSource,
+    options: LoadOptions,
+    specs: &[Option<QuantSpec>],
+    task: Task<'_>,
+) -> Result<()> {
+    let (spec, count) = (decoder.spec.clone(), decoder.linears.len());
+    let mut meter = task.meter("reading", count as u64 + 1, Unit::Items);
+    meter.advance(1, EMBEDDING)?;
+    let dense = |source: &mut dyn TensorSource, name: &str| {
+        let values = read_dense(source, name, Purpose::Embedding, options.dtype)?;
+        Weight::dense(spec.vocabulary, spec.hidden, values)
+    };
+    decoder.embedding = dense(source, EMBEDDING)?;
+    if let Some(head) = &mut decoder.head {
+        *head = dense(source, HEAD)?;
+    }
+    decoder.norm = vector(source, NORM, Purpose::Embedding)?;
+    for (index, layer) in decoder.layers.iter_mut().enumerate() {
+        let [attention, mlp] = norm_names(index);
+        layer.attention_norm = vector(source, &attention, Purpose::Embedding)?;
+        layer.mlp_norm = vector(source, &mlp, Purpose::Embedding)?;
+    }
+    for (index, spec) in specs.iter().enumerate() {
+        let info = &decoder.linears[index];
+        meter.advance(1, &info.path)?;
+        let weight = match spec {
+            None => read_linear(source, info, options.dtype)?,
+            // As it was quantized when it was loaded: not by way of another type.
+            Some(spec) if options.dtype.is_none() || options.quantize == Some(*spec) => {
+                read_quantized(source, info, spec)?
+            }
+            Some(spec) => {
+                let name = format!("{}.weight", info.path);
+                let values = read_dense(source, &name, Purpose::LinearWeights, options.dtype)?;
+                Weight::quantize(values.values(), info.out, info.input, spec)?
+            }
+        };
+        let bias = format!("{}.bias", info.path);
+        let linear = decoder.linear_mut(index);
+        linear.weight = weight;
+        if let Some(values) = &mut linear.bias {
+            *values = vector(source, &bias, Purpose::LinearWeights)?;
+        }
+    }
+    Ok(())
+}
+
 /// The type that a model is computed in: the one wanted, else f32 for a checkpoint in f32, else bf16 where the processor
 /// multiplies it faster than f32.
 ///

@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use crate::error::{Error, Result};
 use crate::event::{Task, Unit};
-use crate::model::{Decoder, LinearWeight, LoadOptions, Opened, Tokenizer, read_linear};
+use crate::model::{Decoder, LinearWeight, LoadOptions, Opened, Tokenizer, read_linear, reread};
 use crate::quant::{QuantSpec, Storage, Weight};
 
 /// A loaded base model.
@@ -108,6 +108,25 @@ impl Base {
         crate::model::load(self.decoder.spec.clone(), self.opened.tensors.as_mut(), options, task)
     }
 
+    /// How each linear layer is quantized.
+    #[must_use]
+    pub fn specs(&self) -> Vec<Option<QuantSpec>> {
+        (0..self.decoder.linears.len()).map(|i| self.decoder.linear(i).weight.spec()).collect()
+    }
+
+    /// Puts the weights back to what was loaded, read again from their source, with linear layers quantized as `specs` says by their
+    /// index; `quant` is how the base is called then.
+    ///
+    /// # Errors
+    /// The source has changed or cannot be read, interrupted, out of memory: then the weights are a mixture, and
+    /// [`Base::trained`] is set until this succeeds.
+    pub fn reread(&mut self, specs: &[Option<QuantSpec>], quant: Option<QuantSpec>, task: Task<'_>) -> Result<()> {
+        (self.trained, self.quant) = (true, quant);
+        reread(&mut self.decoder, self.opened.tensors.as_mut(), self.options, specs, task)?;
+        self.trained = false;
+        Ok(())
+    }
+
     /// Whether linear layers have to come from the source for a change: they are quantized, so their originals are not here.
     #[must_use]
     pub fn is_quantized(&self) -> bool {
@@ -191,7 +210,7 @@ impl Base {
             strength,
             into,
             quant: self.quant,
-            specs: (0..count).map(|i| self.decoder.linear(i).weight.spec()).collect(),
+            specs: self.specs(),
             kept: unique.then(Vec::new),
         };
         for index in 0..count {

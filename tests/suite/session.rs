@@ -3,6 +3,7 @@
 mod again;
 mod chat;
 mod check;
+mod compare;
 mod compute;
 mod golden;
 mod interrupt;

@@ -93,7 +93,7 @@ pub(super) fn variance(values: &[f64]) -> Option<f64> {
 
 /// The value that Student's t of `df` degrees of freedom exceeds to either side once in twenty times: the expansion of Abramowitz and
 /// Stegun, 26.7.5.
-fn t95(df: f64) -> f64 {
+pub(in crate::commands) fn t95(df: f64) -> f64 {
     let z = 1.959_964_f64;
     let (z3, z5) = (z.powi(3), z.powi(5));
     z + (z3 + z) / (4.0 * df) + (5.0 * z5 + 16.0 * z3 + 3.0 * z) / (96.0 * df * df)

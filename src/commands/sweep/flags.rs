@@ -1,4 +1,4 @@
-//! The flags of `train` that hold for every trial.
+//! The flags of `train` that hold for every trial, or for every method that is compared.
 
 use clap::parser::ValueSource;
 use clap::{Arg, ArgMatches, Args, Command, CommandFactory, FromArgMatches};
@@ -28,7 +28,7 @@ const SHARED: &[&str] = &[
 ];
 
 /// Those that were given, as words that `train` takes.
-pub(super) struct Shared(pub(super) Vec<String>);
+pub(in crate::commands) struct Shared(pub(in crate::commands) Vec<String>);
 
 impl Args for Shared {
     fn augment_args(command: Command) -> Command {

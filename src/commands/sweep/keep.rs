@@ -11,6 +11,7 @@ use super::super::train::{Material, Train, config, template};
 use super::Sweep;
 use super::compare::Row;
 use super::course::{Course, Shape};
+use super::flags::Shared;
 use super::grid::Setting;
 use super::report::Report;
 use crate::data::{Format, Sample};
@@ -30,7 +31,7 @@ impl Sweep {
     /// Reads the data and begins the sweep, or goes on with the one of this very line that has not come to its end.
     pub(super) fn open(self, session: &mut Session, task: Task<'_>) -> Result<Course> {
         let (settings, seeds) = (self.settings()?, self.seeds()?);
-        let words = self.words_of_train(session)?;
+        let words = words_of_train(session, &self.data, &self.shared, self.seed)?;
         let flags = Train::parse(&words)?;
         let material = flags.material(session, task)?;
         let schedule = flags.schedule(&material)?;
@@ -124,20 +125,25 @@ impl Sweep {
             begun: Instant::now(),
         })
     }
+}
 
-    /// What `train` would be told of the data and of the steps.
-    fn words_of_train(&self, session: &Session) -> Result<Vec<String>> {
-        session.base()?;
-        let mut words = vec![self.data.clone()];
-        words.extend(self.shared.0.iter().cloned());
-        words.push(format!("--data-seed={}", self.seed));
-        let says = self.shared.0.iter().any(|word| word.starts_with("--valid="));
-        let name = session.find_data(&self.data, Format::Auto)?.name;
-        if !says && !session.data.iter().any(|data| data.name == format!("{name}.valid")) {
-            words.push(HELD_OUT.to_owned());
-        }
-        Ok(words)
+/// What `train` would be told of the data and of the steps: rows are held out in any case.
+pub(in crate::commands) fn words_of_train(
+    session: &Session,
+    data: &str,
+    shared: &Shared,
+    seed: u64,
+) -> Result<Vec<String>> {
+    session.base()?;
+    let mut words = vec![data.to_owned()];
+    words.extend(shared.0.iter().cloned());
+    words.push(format!("--data-seed={seed}"));
+    let says = shared.0.iter().any(|word| word.starts_with("--valid="));
+    let name = session.find_data(data, Format::Auto)?.name;
+    if !says && !session.data.iter().any(|data| data.name == format!("{name}.valid")) {
+        words.push(HELD_OUT.to_owned());
     }
+    Ok(words)
 }
 
 /// A number that differs where held-out rows do.

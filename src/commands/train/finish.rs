@@ -163,7 +163,7 @@ fn against_original(
 }
 
 /// What of a gain was learnt and what merely repairs quantization.
-fn learnt(original: f64, base: f64, adapter: f64, name: &str) -> String {
+pub(in crate::commands) fn learnt(original: f64, base: f64, adapter: f64, name: &str) -> String {
     let (cost, gain) = (base - original, base - adapter);
     if cost <= 0.0 {
         return format!("quantization cost nothing here; {name} changes the loss by {}", signed(-gain));

@@ -295,7 +295,7 @@ fn fresh(session: &Session, index: usize) -> Result<Adapter> {
 }
 
 /// Turns every weight of the base into f32: the values stay, they become trainable.
-fn masters(session: &mut Session) -> Result<()> {
+pub(in crate::commands) fn masters(session: &mut Session) -> Result<()> {
     let decoder = &mut session.base_mut()?.decoder;
     let convert = |weight: &mut Weight, purpose: Purpose| -> Result<()> {
         if weight.as_f32_mut().is_none() {
