@@ -10,6 +10,7 @@ mod chat;
 mod clear;
 mod config;
 mod data;
+mod diagnose;
 mod doctor;
 mod drop;
 mod echo;
@@ -114,6 +115,7 @@ const VERBS: &[Entry] = &[
     entry::<chat::Chat>(),
     entry::<spectrum::Spectrum>(),
     entry::<shrink::Shrink>(),
+    entry::<diagnose::Diagnose>(),
     entry::<merge::Merge>(),
     entry::<unmerge::Unmerge>(),
     entry::<memory::Memory>(),

@@ -16,6 +16,7 @@ use crate::error::{Error, Result};
 use crate::event::Task;
 use crate::session::{Answer, Session};
 
+pub(super) use course::squared;
 pub(super) use keep::{is_sweep, show};
 
 /// Train adapters of several ranks, alphas, learning rates … over one base, and compare them on held-out rows
