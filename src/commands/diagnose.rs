@@ -4,8 +4,8 @@ use clap::Parser;
 
 use super::Verb;
 use crate::error::{Error, Result};
-use crate::event::Task;
 use crate::eval::diagnosis::diagnose;
+use crate::event::Task;
 use crate::session::{Answer, Session};
 use crate::train::RunRecord;
 
@@ -68,7 +68,11 @@ impl Diagnose {
                     return of_adapter(&session.adapters[index].name);
                 }
                 let last = session.runs.list().pop();
-                of_run(&last.ok_or_else(|| Error::not_found("there is no run to diagnose").hint("train DATA makes one"))?.id)
+                of_run(
+                    &last
+                        .ok_or_else(|| Error::not_found("there is no run to diagnose").hint("train DATA makes one"))?
+                        .id,
+                )
             }
         }
     }

@@ -4,6 +4,7 @@ mod again;
 mod chat;
 mod check;
 mod compute;
+mod diagnose;
 mod golden;
 mod interrupt;
 mod language;

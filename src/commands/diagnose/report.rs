@@ -74,7 +74,7 @@ fn looked_at(e: &Evidence, diagnosis: &Diagnosis) -> String {
     }
     if let Ok(weights) = &e.weights {
         parts.push(format!(
-            "{} (the update is {} of the weights, effective rank {:.1} of {})",
+            "{} (‖ΔW‖/‖W‖ {}, effective rank {:.1} of {})",
             units::plural(weights.modules, "module"),
             units::percent(weights.update_ratio),
             weights.effective_rank,
@@ -92,16 +92,18 @@ fn looked_at(e: &Evidence, diagnosis: &Diagnosis) -> String {
     let mut out = if parts.is_empty() { String::new() } else { format!("Looked at {}.", parts.join(", ")) };
     let healthy: Vec<&str> = diagnosis.healthy().collect();
     if !healthy.is_empty() {
-        out += &format!(" Healthy: no {}.", healthy.join(", "));
+        out += &format!(" No sign of {}.", healthy.join(", "));
     }
-    let mut reasons: Vec<&str> = diagnosis.not_looked_at.iter().map(|(_, reason)| reason.as_str()).collect();
-    reasons.dedup();
-    let of = |reason: &&str| {
-        let kinds = diagnosis.not_looked_at.iter().filter(|(_, why)| why == reason).map(|(kind, _)| *kind);
-        format!("{} ({reason})", kinds.collect::<Vec<_>>().join(", "))
-    };
+    let mut reasons: Vec<(&str, Vec<&str>)> = Vec::new();
+    for (kind, reason) in &diagnosis.not_looked_at {
+        match reasons.iter_mut().find(|(known, _)| known == reason) {
+            Some((_, kinds)) => kinds.push(kind),
+            None => reasons.push((reason, vec![kind])),
+        }
+    }
+    let reasons: Vec<String> = reasons.iter().map(|(why, kinds)| format!("{} ({why})", kinds.join(", "))).collect();
     if !reasons.is_empty() {
-        out += &format!(" Not looked for: {}.", reasons.iter().map(of).collect::<Vec<_>>().join("; "));
+        out += &format!(" Not looked for: {}.", reasons.join("; "));
     }
     out.trim_start().to_owned()
 }

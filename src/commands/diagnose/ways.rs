@@ -66,7 +66,9 @@ pub(super) fn first(session: &Session, case: &Case) -> Vec<String> {
     match (loaded, &case.adapter) {
         (None, _) => {
             first.push(format!("load {source}"));
-            first.extend(config["type"].as_str().filter(|t| ["nf4", "fp4", "int8"].contains(t)).map(|t| format!("quantize {t}")));
+            first.extend(
+                config["type"].as_str().filter(|t| ["nf4", "fp4", "int8"].contains(t)).map(|t| format!("quantize {t}")),
+            );
         }
         (Some(_), None) => first.push(format!("load {source} --reload")),
         (Some(_), Some(_)) => {}
@@ -87,7 +89,8 @@ pub(super) fn first(session: &Session, case: &Case) -> Vec<String> {
 fn attach(session: &Session, name: &str, lora: &Value) -> Option<String> {
     let LoraConfig { rank, alpha, dropout, targets, rslora, layers, .. } = LoraConfig::from_peft(lora).ok()?;
     let mut line = format!("attach-lora {} --rank {rank} --alpha {alpha} --dropout {dropout}", quoted(name));
-    let hits = |targets: &Targets| targets.resolve(&session.base.as_ref()?.decoder.linears, None).ok().map(|hits| hits.0);
+    let hits =
+        |targets: &Targets| targets.resolve(&session.base.as_ref()?.decoder.linears, None).ok().map(|hits| hits.0);
     if hits(&targets) != hits(&Targets::AllLinear) || session.base.is_none() {
         line += &format!(" --targets {}", quoted(&targets.text()));
     }
@@ -109,30 +112,25 @@ fn quoted(word: &str) -> String {
     if !word.contains(['\'', '\n', '\r']) {
         return format!("'{word}'");
     }
-    let escaped = word.replace('\\', "\\\\").replace('"', "\\\"").replace('$', "\\$").replace('\n', "\\n").replace('\r', "\\r");
+    let escaped =
+        word.replace('\\', "\\\\").replace('"', "\\\"").replace('$', "\\$").replace('\n', "\\n").replace('\r', "\\r");
     format!("\"{escaped}\"")
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::language::{self, Lookup, StatementKind};
-
-    struct NoVariables;
-
-    impl Lookup for NoVariables {
-        fn get(&self, _: &str) -> Option<&Value> {
-            None
-        }
-    }
+    use crate::language::{self, StatementKind};
 
     #[test]
     fn a_quoted_word_comes_back() {
-        for word in ["q", "my rows.jsonl", "don't", "$x", "a\"b'c\\d$e", "(a b)", "#no", "--valid=0.1", "é日", "", "a\nb'"] {
+        for word in
+            ["q", "my rows.jsonl", "don't", "$x", "a\"b'c\\d$e", "(a b)", "#no", "--valid=0.1", "é日", "", "a\nb'"]
+        {
             let line = format!("echo {}", quoted(word));
             let statements = language::parse(&line).unwrap();
-            let StatementKind::Command(words) = &statements[0].kind else { panic!("{line}") };
-            let back = language::expand(words, &NoVariables).unwrap();
+            let StatementKind::Command { words } = &statements[0].kind else { panic!("{line}") };
+            let back = language::expand(words, &serde_json::Map::new()).unwrap();
             assert_eq!(back[1].text, word, "{line}");
         }
         assert_eq!(quoted("runs/0001/best"), "runs/0001/best");

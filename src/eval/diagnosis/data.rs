@@ -45,7 +45,8 @@ pub(super) fn untrained_rows(e: &Evidence) -> Option<Finding> {
 pub(super) fn few_trained(e: &Evidence) -> Option<Finding> {
     let rows = e.rows.as_ref().ok()?;
     let found = checked(rows, "trained tokens")?;
-    let reason = "each step reads all tokens and learns from few: the loss is that of a handful and jumps from step to step";
+    let reason =
+        "each step reads all tokens and learns from few: the loss is that of a handful and jumps from step to step";
     Some(Finding {
         numbers: vec![("trained", rows.trained as f64), ("tokens", rows.tokens as f64)],
         commands: e.look_at_data("--show 2"),

@@ -32,7 +32,8 @@ pub(super) fn silent_modules(e: &Evidence) -> Option<Finding> {
         found: format!("lora_B is zero still in {} of {}", weights.silent, units::plural(weights.modules, "module")),
         numbers: vec![("silent", weights.silent as f64), ("modules", weights.modules as f64)],
         chart: None,
-        reason: "no gradient reaches these modules, or none that is above zero: they take memory and do nothing".to_owned(),
+        reason: "no gradient reaches these modules, or none that is above zero: they take memory and do nothing"
+            .to_owned(),
         commands: e.with_adapter(|name| vec![format!("spectrum {name}")]),
     })
 }
@@ -91,10 +92,11 @@ pub(super) fn rank_too_large(e: &Evidence) -> Option<Finding> {
         ),
         numbers: vec![("rank", weights.rank as f64), ("directions_99", mean), ("most_directions_99", most as f64)],
         chart: spectrum(e),
-        reason: format!("rank {enough} could say the same with {} of the memory", units::percent(enough as f64 / weights.rank as f64)),
-        commands: e.with_adapter(|name| {
-            vec![format!("spectrum {name}"), format!("shrink {name} --rank {enough}")]
-        }),
+        reason: format!(
+            "rank {enough} could say the same with {} of the memory",
+            units::percent(enough as f64 / weights.rank as f64)
+        ),
+        commands: e.with_adapter(|name| vec![format!("spectrum {name}"), format!("shrink {name} --rank {enough}")]),
     })
 }
 
