@@ -67,9 +67,7 @@ pub(super) fn over_fitting(e: &Evidence) -> Option<Finding> {
         return None;
     }
     let (losses, held_out) = (points(e, |made| made.loss), &e.held_out);
-    let mut chart = loss_chart("loss in training and on held-out rows", &losses, held_out, last_step);
-    let best = vec![(step as f64, lowest)];
-    chart.series.push(Series { name: format!("lowest, step {step}"), points: best, style: Style::Best });
+    let chart = loss_chart("loss in training and on held-out rows", &losses, held_out, last_step);
     let (lowest_at, last_at) = (units::count(step as u64), units::count(last_step as u64));
     let kept = e.ways.back.as_ref().filter(|(at, _)| *at == step).map(|(_, command)| command.clone());
     Some(Finding {
@@ -90,7 +88,7 @@ pub(super) fn over_fitting(e: &Evidence) -> Option<Finding> {
         ],
         chart: Some(chart),
         reason: format!(
-            "from step {lowest_at} on the rows are learnt by heart, and what is learnt so does not hold for others. Fewer rounds, more \
+            "from step {lowest_at} on the rows are learnt by heart, and what is learnt so does not hold for others. Fewer epochs, more \
              rows, a smaller rank or more dropout lessen it"
         ),
         commands: kept.into_iter().chain(e.afresh(&[("early-stop", "2")])).collect(),

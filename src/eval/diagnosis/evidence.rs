@@ -136,9 +136,14 @@ impl Evidence {
     }
 }
 
-/// The words without a flag and its value.
+/// The words without a flag and its value, and without another one that says the same or excludes it.
 fn without(words: Vec<String>, flag: &str) -> Vec<String> {
-    let names = [flag, if flag == "learning-rate" { "lr" } else { flag }].map(|name| format!("--{name}"));
+    let other = match flag {
+        "learning-rate" => "lr",
+        "warmup-ratio" => "warmup-steps",
+        flag => flag,
+    };
+    let names = [flag, other].map(|name| format!("--{name}"));
     let mut kept = Vec::new();
     let mut words = words.into_iter();
     while let Some(word) = words.next() {
@@ -167,6 +172,7 @@ mod tests {
         assert_eq!(left("q --learning-rate 1e-9 --steps 3", "learning-rate"), "q --steps 3");
         assert_eq!(left("q --lr=1 --learning-rate=2 --lr 3", "learning-rate"), "q");
         assert_eq!(left("q --valid 0.1 --valid-more 2", "valid"), "q --valid-more 2");
+        assert_eq!(left("q --warmup-steps 3", "warmup-ratio"), "q");
         assert_eq!((rounded(2.0e-4), rounded(0.000_15)), ("2e-4".to_owned(), "1.5e-4".to_owned()));
     }
 }

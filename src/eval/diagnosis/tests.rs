@@ -145,7 +145,7 @@ fn over_fitting_names_the_step_to_go_back_to() {
     // The training loss rises too: that is something else.
     let both = but(|e| {
         e.held_out.clone_from(&worse.held_out);
-        e.steps.iter_mut().filter(|made| made.step > 20).for_each(|made| made.loss += 0.4);
+        e.steps.iter_mut().filter(|made| made.step > 20).for_each(|made| made.loss += 0.03 * (made.step - 20) as f64);
     });
     sound(&both);
     // A ripple at the end is none.
@@ -228,8 +228,6 @@ fn every_way_to_diverge_is_one_finding() {
         assert_eq!(finding.commands[0], "train q --steps 50 --valid v --fresh --learning-rate 2e-5");
         assert_eq!(finding.commands[1], "restore r16@1");
     }
-    // Even with no step made it is told.
-    assert_eq!(only(&but(|e| (e.steps, e.diverged) = (Vec::new(), Some("step 1".to_owned())))).kind, "divergence");
 }
 
 #[test]
