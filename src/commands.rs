@@ -11,6 +11,7 @@ mod clear;
 mod compare;
 mod config;
 mod data;
+mod diagnose;
 mod doctor;
 mod drop;
 mod echo;
@@ -116,6 +117,7 @@ const VERBS: &[Entry] = &[
     entry::<chat::Chat>(),
     entry::<spectrum::Spectrum>(),
     entry::<shrink::Shrink>(),
+    entry::<diagnose::Diagnose>(),
     entry::<merge::Merge>(),
     entry::<unmerge::Unmerge>(),
     entry::<memory::Memory>(),

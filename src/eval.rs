@@ -7,6 +7,7 @@ use crate::lora::Adapter;
 use crate::model::{Arena, Batch, Decoder, Keep, Pass, Scored, Use};
 use crate::ops::Backend;
 
+pub mod diagnosis;
 pub mod xray;
 
 /// How well a model predicts some rows.

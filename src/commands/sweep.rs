@@ -17,6 +17,7 @@ use crate::event::Task;
 use crate::session::{Answer, Session};
 
 pub(super) use compare::t95;
+pub(super) use course::squared;
 pub(super) use flags::Shared;
 pub(super) use keep::{is_sweep, show, words_of_train};
 

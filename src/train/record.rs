@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use serde_json::{Value, json};
 
 use crate::error::{Error, Result};
+use crate::eval::diagnosis::Made;
 use crate::event::{Evaluated, Step};
 
 /// The folder of all runs.
@@ -155,6 +156,23 @@ impl RunRecord {
         let metrics = self.metrics();
         let of = |key: &str| metrics.iter().filter_map(|(step, line)| Some((*step, line[key].as_f64()?))).collect();
         (of("loss"), of("eval_loss"))
+    }
+
+    /// Losses on a general text by step, where one was scored.
+    #[must_use]
+    pub fn probe(&self) -> Vec<(usize, f64)> {
+        self.metrics().iter().filter_map(|(step, line)| Some((*step, line["probe"].as_f64()?))).collect()
+    }
+
+    /// Every step that was made; what is not a finite number is NaN.
+    #[must_use]
+    pub fn steps(&self) -> Vec<Made> {
+        let made = |(step, line): (usize, Value)| {
+            let number = |key: &str| line[key].as_f64().unwrap_or(f64::NAN);
+            let (loss, grad_norm, learning_rate) = (number("loss"), number("grad_norm"), number("learning_rate"));
+            line.get("grad_norm").map(|_| Made { step, loss, grad_norm, learning_rate })
+        };
+        self.metrics().into_iter().filter_map(made).collect()
     }
 
     /// What the adapter said, by step.
@@ -317,6 +335,9 @@ mod tests {
         let run = runs.open("3").unwrap();
         assert_eq!(run.config["adapter"], "r16");
         assert_eq!(run.curves(), (vec![(1, 2.5)], vec![(1, 2.25)]));
+        let steps = run.steps();
+        assert_eq!((steps.len(), steps[0].loss, steps[0].learning_rate), (2, 2.5, 1e-3));
+        assert!(steps[1].loss.is_nan() && run.probe().is_empty());
         assert!(run.result().is_none());
         // Gone on with from step 1, whatever was noted behind it.
         let mut recorder = runs.reopen(&run, &json!({"adapter": "r16", "steps": 4}), 1).unwrap();

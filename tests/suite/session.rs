@@ -5,6 +5,7 @@ mod chat;
 mod check;
 mod compare;
 mod compute;
+mod diagnose;
 mod golden;
 mod interrupt;
 mod language;

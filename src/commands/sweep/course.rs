@@ -15,6 +15,7 @@ use crate::error::{Error, Result};
 use crate::eval::mean;
 use crate::event::{Event, Progress, Task, Unit, units};
 use crate::lora::Adapter;
+use crate::quant::Weight;
 use crate::render;
 use crate::session::{Live, Made, Origin, Session, Versions};
 use crate::train::sweep::{Ground, Leg, Standing, State, Trial, group_that_fits, restore, train_together};
@@ -396,9 +397,12 @@ fn update_ratio(norms: &mut HashMap<usize, f64>, decoder: &crate::model::Decoder
     let (mut update, mut whole) = (0.0, 0.0);
     for (index, linear) in decoder.linears.iter().enumerate().filter(|(i, _)| adapter.sites[*i].is_some()) {
         update += adapter.update_squared(index, linear);
-        whole += *norms.entry(index).or_insert_with(|| {
-            decoder.linear(index).weight.to_f32().iter().map(|w| f64::from(*w) * f64::from(*w)).sum()
-        });
+        whole += *norms.entry(index).or_insert_with(|| squared(&decoder.linear(index).weight));
     }
     (update / whole).sqrt()
+}
+
+/// `‖W‖²` of a weight as it is computed with.
+pub(in crate::commands) fn squared(weight: &Weight) -> f64 {
+    weight.to_f32().iter().map(|w| f64::from(*w) * f64::from(*w)).sum()
 }

@@ -81,6 +81,8 @@ impl Sweep {
             let mut config = config(&settings)?;
             config["adapter"] = json!(name);
             config["title"] = json!(format!("{name} on {}", base.title()));
+            config["arguments"] = json!(arguments);
+            config["fingerprint"] = json!(fingerprint);
             config["lora"] = shape.of(i).0.lora.to_peft(&base.decoder.linears, &location);
             let standing = (standings.as_ref().map(|all| all[i].clone()))
                 .unwrap_or_else(|| Standing::new(name, parameters[i / shape.seeds.len()]));

@@ -209,6 +209,11 @@ impl Train {
         let title = format!("{} on {title}", name.as_deref().unwrap_or("the whole model"));
         let mut config = config(session, &data, held_out.as_ref(), &trainer.settings, &options, adapter)?;
         config["earlier_steps"] = json!(steps_before);
+        config["arguments"] = match &earlier {
+            Some(earlier) => json!(earlier.checkpoint.position.arguments),
+            None => json!(super::resume::lasting(&session.words)),
+        };
+        config["fingerprint"] = json!(fingerprint);
         config["title"] = json!(title);
         config["subtitle"] = json!(subtitle);
         let (mut curves, mut said, mut best) = ((Vec::new(), Vec::new()), Vec::new(), None);

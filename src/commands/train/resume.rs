@@ -109,6 +109,16 @@ impl Train {
         Self::from_arg_matches(&matches).map_err(|e| Error::bug(e.to_string()))
     }
 
+    /// The data as it was typed.
+    pub(in crate::commands) fn data_word(&self) -> Option<String> {
+        self.data.clone()
+    }
+
+    /// Whether rows are held out of the data itself, by a share.
+    pub(in crate::commands) fn holds_share(&self) -> bool {
+        self.valid.as_deref().is_some_and(|valid| valid.parse::<f64>().is_ok())
+    }
+
     /// The run that is meant: the one given, the active adapter's last one, or the last on disk where no adapter is live.
     fn record(&self, session: &Session) -> Result<RunRecord> {
         if let Some(id) = self.resume.as_deref().filter(|id| !id.is_empty()) {
