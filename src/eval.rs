@@ -7,6 +7,8 @@ use crate::lora::Adapter;
 use crate::model::{Arena, Batch, Decoder, Keep, Pass, Scored, Use};
 use crate::ops::Backend;
 
+pub mod general;
+pub mod importance;
 pub mod xray;
 
 /// How well a model predicts some rows.

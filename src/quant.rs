@@ -13,6 +13,7 @@ mod dense;
 mod error;
 mod four_bit;
 mod int8;
+mod outliers;
 mod spec;
 #[cfg(test)]
 mod tests;
@@ -25,6 +26,7 @@ pub use dense::{Dense, Values};
 pub use error::QuantError;
 pub use four_bit::FourBit;
 pub use int8::Int8;
+pub use outliers::{Outliers, Spot};
 pub use spec::{QuantSpec, QuantType};
 pub use weight::{Storage, Weight};
 
