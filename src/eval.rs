@@ -8,6 +8,8 @@ use crate::model::{Arena, Batch, Decoder, Keep, Pass, Scored, Use};
 use crate::ops::Backend;
 
 pub mod diagnosis;
+pub mod general;
+pub mod importance;
 pub mod xray;
 
 /// How well a model predicts some rows.

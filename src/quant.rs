@@ -14,6 +14,7 @@ mod error;
 mod four_bit;
 mod int8;
 mod sketch;
+mod outliers;
 mod spec;
 #[cfg(test)]
 mod tests;
@@ -27,6 +28,7 @@ pub use error::QuantError;
 pub use four_bit::FourBit;
 pub use int8::Int8;
 pub use sketch::{Bounds, Sketch};
+pub use outliers::{Outliers, Spot};
 pub use spec::{QuantSpec, QuantType};
 pub use weight::{Storage, Weight};
 

@@ -105,6 +105,7 @@ impl Verb for Load {
             decoder,
             tokenizer: Arc::new(tokenizer),
             quant: quantize.or(four_bit),
+            importance: None,
             merged: Vec::new(),
             trained: false,
             unsaved: false,

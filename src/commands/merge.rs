@@ -213,7 +213,7 @@ fn folded(
     let mut values = weight.to_f32();
     adapter.add_delta(index, info, strength, &mut values);
     if let Some(spec) = quant {
-        return Weight::quantize(&values, info.out, info.input, &spec);
+        return base.pack(index, (&values).into(), spec);
     }
     let dtype = weight.dtype().unwrap_or(base.opened.tensors.dtype());
     let dense = Dense::F32(crate::device::Buffer::from_vec(Purpose::LinearWeights, values));

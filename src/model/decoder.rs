@@ -1,5 +1,7 @@
 //! The decoder: one forward and one backward pass for every spec.
 
+use std::cell::RefCell;
+
 use super::arena::{Arena, Back, Keep, LayerState};
 use super::batch::Batch;
 use super::cache::Cache;
@@ -69,6 +71,9 @@ pub struct Gradients<'a, 'b> {
     pub base: Option<&'b mut BaseGradients>,
 }
 
+/// Is shown the input of each linear layer, with the layer's index in [`Decoder::linears`].
+type Watch<'a> = &'a dyn Fn(usize, &Activation);
+
 /// Multiplications of the head between two looks at the cancel token: about half a second's work on two cores.
 const HEAD_WORK: usize = 1 << 36;
 
@@ -94,12 +99,18 @@ impl Decoder {
     ///
     /// # Errors
     /// Interrupted between layers; out of memory for scratch.
-    pub fn forward(
+    pub fn forward(&self, pass: &Pass<'_>, batch: &Batch, arena: &mut Arena, cache: Option<&mut Cache>) -> Result<()> {
+        self.forward_watched(pass, batch, arena, cache, None)
+    }
+
+    /// As [`Decoder::forward`], while somebody looks at what linear layers read.
+    fn forward_watched(
         &self,
         pass: &Pass<'_>,
         batch: &Batch,
         arena: &mut Arena,
         mut cache: Option<&mut Cache>,
+        watch: Option<Watch<'_>>,
     ) -> Result<()> {
         let rows = batch.rows();
         debug_assert!(arena.holds(rows, batch.positions.iter().max().map_or(0, |p| *p as usize + 1)));
@@ -110,13 +121,36 @@ impl Decoder {
             let count = layers.len();
             let state = &mut layers[l % count];
             let (x, out) = Arena::streams(streams, l);
-            let work = LayerPass { decoder: self, pass, batch, layer: l, rope };
+            let work = LayerPass { decoder: self, pass, batch, layer: l, rope, watch };
             let cache = cache.as_deref_mut().map(|c| &mut c.layers[l]);
             work.forward(x, state, normed, cache)?;
             work.finish(state, gated, out)?;
         }
         let last = self.spec.layers % streams.len();
         pass.backend.norm(&streams[last], &self.norm, self.spec.norm_eps, rows, normed)
+    }
+
+    /// Runs `batch` through all layers and adds, for each linear layer by its index, the square of each input to `sums`, over all
+    /// rows.
+    ///
+    /// # Errors
+    /// As [`Decoder::forward`].
+    pub fn add_input_squares(
+        &self,
+        pass: &Pass<'_>,
+        batch: &Batch,
+        arena: &mut Arena,
+        sums: &mut [Vec<f64>],
+    ) -> Result<()> {
+        let sums = RefCell::new(sums);
+        let add = |linear: usize, x: &Activation| {
+            let sums = &mut sums.borrow_mut()[linear];
+            let (x, width) = (x.to_f32(), sums.len());
+            for row in x.chunks(width).take(batch.rows()) {
+                sums.iter_mut().zip(row).for_each(|(sum, x)| *sum += f64::from(*x).powi(2));
+            }
+        };
+        self.forward_watched(pass, batch, arena, None, Some(&add))
     }
 
     /// Negative log-likelihood of each scored token after [`Decoder::forward`], in nats.
@@ -203,7 +237,7 @@ impl Decoder {
             pass.cancel.check()?;
             let count = layers.len();
             let state = &mut layers[l % count];
-            let work = LayerPass { decoder: self, pass, batch, layer: l, rope };
+            let work = LayerPass { decoder: self, pass, batch, layer: l, rope, watch: None };
             if *keep == Keep::Inputs {
                 work.forward(&streams[l], state, normed, None)?;
             }
@@ -231,6 +265,7 @@ struct LayerPass<'a> {
     batch: &'a Batch,
     layer: usize,
     rope: &'a crate::ops::RopeTable,
+    watch: Option<Watch<'a>>,
 }
 
 impl<'a> LayerPass<'a> {
@@ -244,6 +279,9 @@ impl<'a> LayerPass<'a> {
 
     /// A group of linear layers on one input.
     fn linears(&self, x: &Activation, outs: Vec<(Slot, &mut Activation)>, residual: Option<&Activation>) -> Result<()> {
+        if let Some(watch) = self.watch {
+            outs.iter().for_each(|(slot, _)| watch(self.layer * SLOTS + *slot as usize, x));
+        }
         let lora: Vec<_> = outs.iter().map(|(slot, _)| self.lora(*slot)).collect();
         let mut group: Vec<_> = (outs.into_iter().zip(&lora))
             .map(|((slot, out), lora)| {

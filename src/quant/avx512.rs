@@ -27,6 +27,16 @@ impl Avx512 {
         (Level::best() >= Level::Avx512).then_some(Self(()))
     }
 
+    /// Does `work`, whose loops are compiled for these instructions as far as they are inlined into it.
+    pub(super) fn run<T>(self, work: impl FnOnce() -> T) -> T {
+        #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
+        fn run<T>(work: impl FnOnce() -> T) -> T {
+            work()
+        }
+        // SAFETY: `self` proves that the processor has these instructions.
+        unsafe { run(work) }
+    }
+
     /// Packs whole blocks and writes the absmax of each.
     pub(super) fn quantize(
         self,

@@ -46,6 +46,17 @@ const FP4_LEVELS: [f32; 16] = {
 pub(super) const NF4_ORDER: [u8; 16] = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15];
 pub(super) const FP4_ORDER: [u8; 16] = [11, 10, 13, 12, 15, 14, 9, 0, 8, 1, 6, 7, 4, 5, 2, 3];
 
+/// FP4's levels in the order of [`FP4_ORDER`]; NF4's are in that order already.
+static FP4_ASCENDING: [f32; 16] = {
+    let mut levels = [0.0; 16];
+    let mut rank = 0;
+    while rank < 16 {
+        levels[rank] = FP4_LEVELS[FP4_ORDER[rank] as usize];
+        rank += 1;
+    }
+    levels
+};
+
 /// For two ranks in a byte the two codes.
 static FP4_ORDER_PAIRS: [u8; 256] = {
     let mut pairs = [0; 256];
@@ -109,6 +120,14 @@ impl FourBitKind {
         match self {
             FourBitKind::Nf4 => &NF4_PAIRS,
             FourBitKind::Fp4 => &FP4_PAIRS,
+        }
+    }
+
+    /// The levels from the lowest to the highest, and the bounds between them.
+    pub(super) fn ladder(self) -> (&'static [f32; 16], &'static [f32; 15]) {
+        match self {
+            FourBitKind::Nf4 => (&NF4_LEVELS, &NF4_BOUNDS),
+            FourBitKind::Fp4 => (&FP4_ASCENDING, &FP4_BOUNDS),
         }
     }
 

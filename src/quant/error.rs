@@ -71,6 +71,18 @@ impl QuantError {
         if self.squared_error == 0.0 { 0.0 } else { (self.squared_error / self.squared_norm).sqrt() }
     }
 
+    /// `Σ (w − ŵ)²`.
+    #[must_use]
+    pub fn squared_error(&self) -> f64 {
+        self.squared_error
+    }
+
+    /// `Σ w²`.
+    #[must_use]
+    pub fn squared_norm(&self) -> f64 {
+        self.squared_norm
+    }
+
     /// The largest |w − ŵ|.
     #[must_use]
     pub fn max_abs(&self) -> f64 {

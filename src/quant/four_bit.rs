@@ -1,5 +1,7 @@
 //! NF4 and FP4: two codes a byte, blocks over the flattened matrix.
 
+mod search;
+
 use std::ops::Range;
 
 use rayon::prelude::*;

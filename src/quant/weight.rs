@@ -70,6 +70,36 @@ impl Weight {
         Ok(Self::new(rows, cols, storage))
     }
 
+    /// As [`Weight::quantize`] to 4 bits, with the scale of each block chosen so that `Σ importance · (w − ŵ)²` over the block is
+    /// least, in place of its largest magnitude: no block has more of it than [`Weight::quantize`] leaves. The format is the same.
+    ///
+    /// `importance` is by column, as [`crate::eval`] measures it: an input that is large on the way makes errors large.
+    ///
+    /// # Errors
+    /// As [`Weight::quantize`]; [`crate::error::Kind::Usage`] for int8, whose rows have no block to choose a scale for;
+    /// [`crate::error::Kind::Shape`] unless there is one importance a column.
+    pub fn quantize_searched<'a>(
+        values: impl Into<Values<'a>>,
+        rows: usize,
+        cols: usize,
+        spec: &QuantSpec,
+        importance: &[f32],
+    ) -> Result<Self> {
+        let values = values.into();
+        if importance.len() != cols {
+            return Err(Error::shape(format!("{} numbers cannot weigh {cols} columns", importance.len())));
+        }
+        let mut weight = Self::quantize(values, rows, cols, spec)?;
+        match &mut weight.storage {
+            Storage::FourBit(packed) => packed.search(values, importance),
+            _ => {
+                return Err(Error::usage(format!("{} has no blocks whose scales could be searched", spec.kind))
+                    .hint("quantize nf4 --search"));
+            }
+        }
+        Ok(weight)
+    }
+
     /// Rows: outputs of the layer.
     #[must_use]
     pub fn rows(&self) -> usize {

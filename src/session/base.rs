@@ -7,7 +7,10 @@ use serde_json::Value;
 use crate::error::{Error, Result};
 use crate::event::{Task, Unit};
 use crate::model::{Decoder, LinearWeight, LoadOptions, Opened, Tokenizer, read_linear, reread};
-use crate::quant::{QuantSpec, Storage, Weight};
+use crate::quant::{QuantSpec, Storage, Values, Weight};
+
+/// How much each input of each linear layer weighs; see [`crate::eval::importance`].
+pub type Importance = Arc<Vec<Vec<f32>>>;
 
 /// A loaded base model.
 pub struct Base {
@@ -22,6 +25,8 @@ pub struct Base {
     pub tokenizer: Arc<Tokenizer>,
     /// How the linear layers are quantized now.
     pub quant: Option<QuantSpec>,
+    /// What scales were searched for when it was quantized, if they were.
+    pub importance: Option<Importance>,
     /// The adapters merged into it, oldest first.
     pub merged: Vec<Merged>,
     /// Whether full fine-tuning has changed its weights.
@@ -39,6 +44,7 @@ pub struct Merged {
     /// How the base was quantized before, as a whole and each linear layer.
     quant: Option<QuantSpec>,
     specs: Vec<Option<QuantSpec>>,
+    importance: Option<Importance>,
     /// The weights before, where their source no longer has them.
     kept: Option<Vec<Weight>>,
 }
@@ -47,6 +53,7 @@ pub struct Merged {
 pub struct Replaced {
     weights: Vec<Option<Weight>>,
     quant: Option<QuantSpec>,
+    importance: Option<Importance>,
 }
 
 impl Base {
@@ -134,14 +141,14 @@ impl Base {
     }
 
     /// Quantizes every linear layer that `keep` does not name: from the weights that stand if they are dense, else from the
-    /// originals. Calls `each` with the index, the original and what became of it. Returns what stood before, for
-    /// [`Base::put_back`].
+    /// originals; with a search of scales if there is an importance. Calls `each` with the index, the original and what became of
+    /// it. Returns what stood before, for [`Base::put_back`].
     ///
     /// # Errors
     /// Interrupted or out of memory; nothing has changed then.
     pub fn quantize(
         &mut self,
-        spec: QuantSpec,
+        (spec, importance): (QuantSpec, Option<&Importance>),
         keep: &dyn Fn(&str) -> bool,
         task: Task<'_>,
         mut each: impl FnMut(usize, &Weight, &Weight) -> Result<()>,
@@ -167,18 +174,62 @@ impl Base {
                 ))
                 .hint("load the model it was made from"));
             };
-            let weight = Weight::quantize(values, original.rows(), original.cols(), &spec)?;
+            let weight = pack(values, (original.rows(), original.cols()), spec, importance.map(|all| &all[index][..]))?;
             each(index, original, &weight)?;
             new.push(Some(weight));
         }
         let quant = self.quant.replace(spec);
-        Ok(Replaced { weights: self.swap(new), quant })
+        let importance = std::mem::replace(&mut self.importance, importance.cloned());
+        Ok(Replaced { weights: self.swap(new), quant, importance })
+    }
+
+    /// Quantizes the numbers of a linear layer as the base is quantized: with a search of scales if it was.
+    ///
+    /// # Errors
+    /// As [`Weight::quantize`].
+    pub fn pack(&self, index: usize, values: Values<'_>, spec: QuantSpec) -> Result<Weight> {
+        let linear = &self.decoder.linears[index];
+        pack(values, (linear.out, linear.input), spec, self.importance.as_ref().map(|all| &all[index][..]))
+    }
+
+    /// Does `work` while some linear layers are what they were made from when they were quantized last.
+    ///
+    /// # Errors
+    /// What `work` fails with; the source has changed or cannot be read.
+    pub fn unquantized<T>(
+        &mut self,
+        replaced: &mut Replaced,
+        layers: &[usize],
+        work: impl FnOnce(&Self) -> Result<T>,
+    ) -> Result<T> {
+        let dense = |weight: &Option<Weight>| weight.as_ref().is_some_and(|weight| !weight.is_quantized());
+        let mut read: Vec<(usize, Weight)> = Vec::new();
+        for &index in layers {
+            if !dense(&replaced.weights[index]) && self.decoder.linear(index).weight.is_quantized() {
+                read.push((index, self.original(index)?));
+            }
+        }
+        let held: Vec<usize> = layers.iter().copied().filter(|&index| dense(&replaced.weights[index])).collect();
+        let mut exchange = |base: &mut Self| {
+            let swap = |(index, weight): (usize, &mut Weight)| {
+                std::mem::swap(&mut base.decoder.linear_mut(index).weight, weight);
+            };
+            let held = replaced.weights.iter_mut().enumerate().filter(|(index, _)| held.contains(index));
+            held.filter_map(|(index, weight)| Some((index, weight.as_mut()?)))
+                .chain(read.iter_mut().map(|(index, weight)| (*index, weight)))
+                .for_each(swap);
+        };
+        exchange(self);
+        let done = work(self);
+        exchange(self);
+        done
     }
 
     /// Undoes a quantization.
     pub fn put_back(&mut self, replaced: Replaced) {
         self.swap(replaced.weights);
         self.quant = replaced.quant;
+        self.importance = replaced.importance;
     }
 
     /// Exchanges the weights of linear layers; returns those that were there.
@@ -211,6 +262,7 @@ impl Base {
             into,
             quant: self.quant,
             specs: self.specs(),
+            importance: self.importance.clone(),
             kept: unique.then(Vec::new),
         };
         for index in 0..count {
@@ -229,6 +281,7 @@ impl Base {
             }
         }
         self.quant = quant;
+        self.importance.take_if(|_| quant.is_none());
         self.merged.push(merged);
         Ok(())
     }
@@ -249,6 +302,7 @@ impl Base {
     /// Puts the first `count` linear layers back to what they were before `merged`.
     fn restore(&mut self, merged: Merged, count: usize) -> Result<()> {
         self.quant = merged.quant;
+        self.importance = merged.importance;
         if let Some(kept) = merged.kept {
             for (index, weight) in kept.into_iter().enumerate() {
                 self.decoder.linear_mut(index).weight = weight;
@@ -258,14 +312,24 @@ impl Base {
         for index in 0..count {
             let original = self.original(index)?;
             let weight = match (merged.specs[index], original.storage()) {
-                (Some(spec), Storage::Dense(values)) => {
-                    Weight::quantize(values, original.rows(), original.cols(), &spec)?
-                }
+                (Some(spec), Storage::Dense(values)) => self.pack(index, values.into(), spec)?,
                 _ => original,
             };
             self.decoder.linear_mut(index).weight = weight;
         }
         Ok(())
+    }
+}
+
+fn pack<'a>(
+    values: impl Into<Values<'a>>,
+    (rows, cols): (usize, usize),
+    spec: QuantSpec,
+    importance: Option<&[f32]>,
+) -> Result<Weight> {
+    match importance {
+        Some(importance) => Weight::quantize_searched(values, rows, cols, &spec, importance),
+        None => Weight::quantize(values, rows, cols, &spec),
     }
 }
 

@@ -55,6 +55,30 @@ def test_saved_here_loads_in_bitsandbytes(case, kind, double, lab, compare):
 
 
 @pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("kind, double", KINDS, ids=IDS)
+def test_searched_scales_load_in_bitsandbytes(case, kind, double, lab, compare):
+    folder = GOLDEN / case
+    flag = "--double-quant" if double else "--no-double-quant"
+    plain, searched, here, _ = lab(
+        f"load {quoted(folder / 'model')}",
+        f"quantize {kind} {flag}",
+        f"quantize {kind} {flag} --search",
+        f"eval {quoted(folder / 'text.txt')}",
+        "merge --save saved",
+    )[1:]
+    compare.equal("bytes", searched["bytes_after"], plain["bytes_after"])
+    check_saved(lab.folder / "saved", folder, losses(here)["base"], compare)
+
+    # The scales are not those of bitsandbytes: fewer than all blocks keep their largest magnitude.
+    tensors, dense = peers.tensors_of(lab.folder / "saved"), peers.tensors_of(folder / "model")
+    for name in [name for name in dense if f"{name}.quant_map" in tensors]:
+        theirs, _ = bitsandbytes.functional.quantize_4bit(
+            dense[name], blocksize=64, compress_statistics=double, quant_type=kind
+        )
+        assert (theirs.flatten() != tensors[name].flatten()).any(), name
+
+
+@pytest.mark.parametrize("case", CASES)
 def test_merged_into_four_bits_loads_in_bitsandbytes(case, lab, compare):
     folder = GOLDEN / case
     *_, merged, here = lab(

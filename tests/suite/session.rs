@@ -12,6 +12,7 @@ mod language;
 mod load;
 mod meaning;
 mod plan;
+mod quantize;
 mod resume;
 mod side_by_side;
 mod sweep;
