@@ -6,6 +6,7 @@
 mod batch;
 mod check;
 mod csv;
+mod general;
 mod mask;
 mod order;
 mod pack;
@@ -22,6 +23,7 @@ use std::fmt;
 use std::str::FromStr;
 
 pub use check::{Finding, check, check_rows, check_tokens, leakage, triples};
+pub use general::GENERAL;
 pub use order::{Batches, Order};
 pub use pack::Pack;
 pub use show::{show, show_gains};

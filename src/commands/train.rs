@@ -2,6 +2,7 @@
 
 mod finish;
 mod prepare;
+mod probe;
 mod resume;
 
 use std::sync::Arc;
@@ -97,6 +98,13 @@ pub(super) struct Train {
     /// Stop after this many evaluations without a lower held-out loss
     #[arg(long, value_parser = positive)]
     early_stop: Option<usize>,
+    /// A general text, scored before, during and after the training to show what is forgotten; a built-in one if not given, during
+    /// the training only where that takes little
+    #[arg(long, value_name = "FILE|DATA", overrides_with = "no_probe")]
+    probe: Option<String>,
+    /// Score no general text
+    #[arg(long, overrides_with = "probe")]
+    no_probe: bool,
     /// Train every weight of the base instead of an adapter
     #[arg(long)]
     full: bool,

@@ -16,7 +16,7 @@ use crate::data::{Pack, Sample};
 use crate::device::memory;
 use crate::error::Result;
 use crate::eval::evaluate;
-use crate::event::{Evaluated, Step, Task};
+use crate::event::{Step, Task};
 use crate::lora::Adapter;
 use crate::model::{Arena, Decoder};
 use crate::ops::Backend;
@@ -230,8 +230,7 @@ fn look(
                 standing.state = State::Failed(format!("step {step}: the held-out loss is {}", evaluation.loss));
                 continue;
             }
-            let best = standing.evals.iter().all(|(_, loss)| evaluation.loss < *loss);
-            recorder.evaluated(&Evaluated { step, loss: evaluation.loss, best });
+            recorder.evaluated(step, Some(evaluation.loss), None);
             standing.evals.push((step, evaluation.loss));
             standing.rows = evaluation.rows;
         }

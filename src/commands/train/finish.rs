@@ -11,7 +11,7 @@ use crate::eval::Evaluation;
 use crate::event::{Cell, Event, RunEnded, Table, Task, loss_chart, units};
 use crate::render;
 use crate::session::{Made, Session, Training};
-use crate::train::{HeldOut, Outcome, Recorder, Run, StepReport};
+use crate::train::{HeldOut, Outcome, Probe, Recorder, Run, StepReport};
 
 /// Ends a training: keeps it, tells what came of it, and returns its result with what stopped it.
 ///
@@ -234,6 +234,9 @@ fn ended(training: &Training, best: Option<f64>, stopped: Option<&Error>) -> Run
             }
         }
     }
+    if let Some(told) = run.probe.as_ref().and_then(|probe| probe.sentence(step)) {
+        sentence += &format!(" {told}.");
+    }
     let kept = format!("{} · configuration, metrics, chart, adapter", run.recorder.dir().display());
     let first = step + 1 - outcome.losses.len();
     let mut losses = run.earlier.0.clone();
@@ -248,7 +251,8 @@ fn ended(training: &Training, best: Option<f64>, stopped: Option<&Error>) -> Run
             &losses,
             &run.evaluations().collect::<Vec<_>>(),
             if stopped.is_some() { step } else { run.end() },
-        ),
+        )
+        .with_probes(&run.probe.as_ref().map_or(Vec::new(), Probe::all)),
     }
 }
 
@@ -277,6 +281,15 @@ fn answer(training: &Training, best: Option<f64>, peak: u64, ended: &RunEnded) -
         "seconds": outcome.worked.as_secs_f64(),
         "interrupted": ended.interrupted,
     });
+    let points = |points: &[(usize, f64)]| -> Vec<Value> {
+        points.iter().map(|(step, loss)| json!({"step": step, "loss": json_number(*loss)})).collect()
+    };
+    let number = |loss: Option<f64>| loss.map_or(Value::Null, json_number);
+    let probe = training.run.probe.as_ref();
+    answer["probe"] = json!(probe.map(|probe| &probe.name));
+    answer["probe_losses"] = json!(probe.map_or(Vec::new(), |probe| points(&probe.losses)));
+    answer["probe_before"] = number(probe.and_then(Probe::before));
+    answer["probe_after"] = number(probe.and_then(|probe| probe.after(trainer.step)));
     if training.sample.is_some() {
         let sample = |(step, text): &(usize, String)| json!({"step": step, "text": text});
         answer["samples"] = training.samples.iter().map(sample).collect();

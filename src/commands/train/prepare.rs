@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use super::super::arguments::within_context;
 use super::super::attach_lora::settings as lora_settings;
 use super::Train;
+use super::probe::is_cheap;
 use crate::data::{self, DataSet, Format, TokenizeOptions, Tokenized};
 use crate::device::{Purpose, memory};
 use crate::error::{Error, Result};
@@ -15,13 +16,14 @@ use crate::event::{Cancel, Event, RunInfo, Task, units};
 use crate::lora::Adapter;
 use crate::quant::{DType, Weight};
 use crate::session::{Live, Origin, Session, Training};
-use crate::train::{Checkpoint, HeldOut, Plan, Run, RunRecord, Saving, Schedule, Settings, Subject, Trainer};
+use crate::train::{Checkpoint, HeldOut, Plan, Probe, Run, RunRecord, Saving, Schedule, Settings, Subject, Trainer};
 
 /// What a training is made of.
 pub(in crate::commands) struct Material {
     pub(in crate::commands) data: DataSet,
     pub(in crate::commands) tokenized: Tokenized,
     pub(in crate::commands) held_out: Option<HeldOut>,
+    pub(in crate::commands) probe: Option<Probe>,
     pub(in crate::commands) options: TokenizeOptions,
 }
 
@@ -117,11 +119,12 @@ impl Train {
                 Some(HeldOut { data: valid, samples })
             }
         };
-        Ok(Material { data, tokenized, held_out, options })
+        let probe = self.probe(session, &[&data], task)?;
+        Ok(Material { data, tokenized, held_out, probe, options })
     }
 
     pub(in crate::commands) fn schedule(&self, material: &Material) -> Result<Schedule> {
-        let per_epoch = material.tokenized.packs.len().div_ceil(self.batch_size).div_ceil(self.grad_accum);
+        let per_epoch = self.steps_per_epoch(&material.tokenized);
         let steps = match (self.steps, self.epochs) {
             (Some(steps), _) => steps,
             (None, epochs) => (epochs.unwrap_or(1.0) * per_epoch as f64).ceil() as usize,
@@ -132,6 +135,10 @@ impl Train {
             );
         }
         Ok(Schedule { shape: self.schedule.parse()?, warmup: self.warmup(steps), steps, begin: 0 })
+    }
+
+    fn steps_per_epoch(&self, tokenized: &Tokenized) -> usize {
+        tokenized.packs.len().div_ceil(self.batch_size).div_ceil(self.grad_accum)
     }
 
     /// Steps of the warm-up of a schedule of so many steps.
@@ -178,10 +185,14 @@ impl Train {
         earlier: Option<Earlier>,
         task: Task<'_>,
     ) -> Result<Training> {
-        let Material { data, tokenized, held_out, options } = material;
+        let Material { data, tokenized, held_out, mut probe, options } = material;
         let fingerprint = tokenized.fingerprint();
         let template = template(&data, &tokenized);
         let rows = tokenized.samples.len();
+        if let Some(probe) = &mut probe {
+            let tokens_a_step = tokenized.tokens() as f64 / self.steps_per_epoch(&tokenized) as f64;
+            probe.always |= is_cheap(&probe.samples, plan, settings.schedule, tokens_a_step);
+        }
         let live = adapter.map(|index| &session.adapters[index]);
         let name = live.map(|live| live.name.clone());
         let steps_before = match &earlier {
@@ -211,6 +222,7 @@ impl Train {
         config["earlier_steps"] = json!(steps_before);
         config["title"] = json!(title);
         config["subtitle"] = json!(subtitle);
+        config["probe"] = json!(probe.as_ref().map(|probe| &probe.name));
         let (mut curves, mut said, mut best) = ((Vec::new(), Vec::new()), Vec::new(), None);
         let mut before = None;
         let arguments;
@@ -221,6 +233,9 @@ impl Train {
                     true => session.runs.branch(&record, &config, step)?,
                     false => session.runs.reopen(&record, &config, step)?,
                 };
+                if let Some(probe) = probe.as_mut().filter(|probe| record.config["probe"] == probe.name.as_str()) {
+                    probe.earlier = session.runs.open(&recorder.id)?.probes();
+                }
                 let record = session.runs.open(&recorder.id)?;
                 (curves, said) = (record.curves(), record.samples());
                 if let Some(index) = adapter {
@@ -250,7 +265,7 @@ impl Train {
             steps_before,
         };
         let first_step = trainer.step + 1;
-        let mut run = Run::new(trainer, plan, held_out, recorder, saving, curves.clone());
+        let mut run = Run::new(trainer, plan, held_out, probe, recorder, saving, curves.clone());
         run.outcome.best = best;
         task.emit(Event::RunStarted(RunInfo {
             run: run.recorder.id.clone(),
@@ -259,6 +274,7 @@ impl Train {
             first_step,
             steps: run.end(),
             earlier: curves,
+            probes: run.probe.as_ref().map_or(Vec::new(), Probe::all),
             worked: Duration::ZERO,
         }));
         for (step, text) in said {
