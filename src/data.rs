@@ -8,6 +8,7 @@ mod check;
 mod csv;
 mod general;
 mod mask;
+mod mix;
 mod order;
 mod pack;
 mod read;
@@ -24,6 +25,7 @@ use std::str::FromStr;
 
 pub use check::{Finding, check, check_rows, check_tokens, leakage, triples};
 pub use general::GENERAL;
+pub use mix::{Blend, Mixed, Mixture};
 pub use order::{Batches, Order};
 pub use pack::Pack;
 pub use show::{show, show_gains};

@@ -4,6 +4,7 @@ use serde_json::{Value, json};
 
 use super::super::arguments::json_number;
 use super::super::eval::measure;
+use super::mix::{self, mixed};
 use crate::data::{DataSet, Sample, TokenizeOptions};
 use crate::device::memory;
 use crate::error::{Error, Result};
@@ -20,6 +21,7 @@ use crate::train::{HeldOut, Outcome, Probe, Recorder, Run, StepReport};
 pub(crate) fn end(session: &mut Session, mut training: Training, task: Task<'_>) -> Result<(Value, Option<Error>)> {
     let peak = memory::peak_resident();
     note_data(session, &training.data, &training.options, training.run.held_out.as_ref());
+    training.mixed.iter().for_each(|data| session.note_seen(data));
     if !training.run.outcome.losses.is_empty() {
         match &training.adapter {
             Some(name) => {
@@ -41,10 +43,11 @@ pub(crate) fn end(session: &mut Session, mut training: Training, task: Task<'_>)
     training.save(session)?;
     let stopped = training.run.outcome.stopped.take();
     let best = session.backend.peak(session.base()?.decoder.compute);
-    let ended = ended(&training, best, stopped.as_ref());
-    let answer = answer(&training, best, peak, &ended);
+    let mixed = mixed(&training.run, &training.mixed);
+    let ended = ended(&training, best, &mixed, stopped.as_ref());
+    let mut answer = answer(&training, best, peak, &ended);
+    answer["mix"] = json!(mixed);
     let problem = keep(&mut training.run.recorder, &ended, &answer, task);
-    let mut answer = answer;
     answer["problem"] = json!(problem);
     task.emit(Event::RunEnded(ended));
     session.partial = Some(answer.clone());
@@ -188,7 +191,7 @@ fn signed(x: f64) -> String {
 }
 
 /// The sentence that says the result, and the chart.
-fn ended(training: &Training, best: Option<f64>, stopped: Option<&Error>) -> RunEnded {
+fn ended(training: &Training, best: Option<f64>, mixed: &[Value], stopped: Option<&Error>) -> RunEnded {
     let run = &training.run;
     let (outcome, step) = (&run.outcome, run.trainer.step);
     let made = units::plural(outcome.losses.len(), "step");
@@ -235,6 +238,9 @@ fn ended(training: &Training, best: Option<f64>, stopped: Option<&Error>) -> Run
         }
     }
     if let Some(told) = run.probe.as_ref().and_then(|probe| probe.sentence(step)) {
+        sentence += &format!(" {told}.");
+    }
+    if let Some(told) = mix::sentence(mixed) {
         sentence += &format!(" {told}.");
     }
     let kept = format!("{} · configuration, metrics, chart, adapter", run.recorder.dir().display());

@@ -9,7 +9,7 @@ use super::super::arguments::within_context;
 use super::super::attach_lora::settings as lora_settings;
 use super::Train;
 use super::probe::is_cheap;
-use crate::data::{self, DataSet, Format, TokenizeOptions, Tokenized};
+use crate::data::{self, Batches, Blend, DataSet, Format, Mixture, TokenizeOptions, Tokenized};
 use crate::device::{Purpose, memory};
 use crate::error::{Error, Result};
 use crate::event::{Cancel, Event, RunInfo, Task, units};
@@ -25,6 +25,8 @@ pub(in crate::commands) struct Material {
     pub(in crate::commands) held_out: Option<HeldOut>,
     pub(in crate::commands) probe: Option<Probe>,
     pub(in crate::commands) options: TokenizeOptions,
+    /// What is mixed in, and its data sets.
+    pub(in crate::commands) mix: (Mixture, Vec<DataSet>),
 }
 
 /// A run to go on with.
@@ -100,7 +102,7 @@ impl Train {
             }
             Some((name, Err(_))) => Some(session.find_data(name, Format::Auto)?),
         };
-        let tokenized = session.tokenize(&data, &options, task)?;
+        let mut tokenized = session.tokenize(&data, &options, task)?;
         for finding in data::check(&data, &tokenized, base.decoder.spec.max_positions) {
             task.emit(Event::Warning(finding));
         }
@@ -119,15 +121,17 @@ impl Train {
                 Some(HeldOut { data: valid, samples })
             }
         };
-        let probe = self.probe(session, &[&data], task)?;
-        Ok(Material { data, tokenized, held_out, probe, options })
+        let valid = held_out.as_ref().map(|held_out| &held_out.data);
+        let mix = self.mixture(session, (&mut tokenized, &options), valid, task)?;
+        let trained: Vec<&DataSet> = std::iter::once(&data).chain(&mix.1).collect();
+        let probe = self.probe(session, &trained, task)?;
+        Ok(Material { data, tokenized, held_out, probe, options, mix })
     }
 
     pub(in crate::commands) fn schedule(&self, material: &Material) -> Result<Schedule> {
-        let per_epoch = self.steps_per_epoch(&material.tokenized);
         let steps = match (self.steps, self.epochs) {
             (Some(steps), _) => steps,
-            (None, epochs) => (epochs.unwrap_or(1.0) * per_epoch as f64).ceil() as usize,
+            (None, epochs) => self.batches(material).steps_of(epochs.unwrap_or(1.0)),
         };
         if steps == 0 {
             return Err(
@@ -137,8 +141,15 @@ impl Train {
         Ok(Schedule { shape: self.schedule.parse()?, warmup: self.warmup(steps), steps, begin: 0 })
     }
 
-    fn steps_per_epoch(&self, tokenized: &Tokenized) -> usize {
-        tokenized.packs.len().div_ceil(self.batch_size).div_ceil(self.grad_accum)
+    /// The batches of a training on this material.
+    fn batches(&self, material: &Material) -> Batches {
+        let Tokenized { samples, packs, .. } = &material.tokenized;
+        let seed = self.data_seed.unwrap_or(self.seed);
+        Batches::new(
+            Blend::new(&material.mix.0, samples, packs, seed, !self.no_shuffle),
+            self.batch_size,
+            self.grad_accum,
+        )
     }
 
     /// Steps of the warm-up of a schedule of so many steps.
@@ -157,6 +168,7 @@ impl Train {
             seed: self.seed,
             data_seed: self.data_seed.unwrap_or(self.seed),
             shuffle: !self.no_shuffle,
+            mix: Mixture::default(),
             grad_checkpoint: self.grad_checkpoint,
         };
         settings.validate()?;
@@ -181,16 +193,20 @@ impl Train {
         session: &mut Session,
         adapter: Option<usize>,
         material: Material,
-        (settings, plan): (Settings, Plan),
+        (mut settings, plan): (Settings, Plan),
         earlier: Option<Earlier>,
         task: Task<'_>,
     ) -> Result<Training> {
-        let Material { data, tokenized, held_out, mut probe, options } = material;
+        let Material { data, tokenized, held_out, mut probe, options, mix } = material;
         let fingerprint = tokenized.fingerprint();
         let template = template(&data, &tokenized);
         let rows = tokenized.samples.len();
+        let (mixture, mixed) = mix;
+        settings.mix = mixture;
         if let Some(probe) = &mut probe {
-            let tokens_a_step = tokenized.tokens() as f64 / self.steps_per_epoch(&tokenized) as f64;
+            let packs = tokenized.packs.len();
+            let a_step = (self.batch_size * self.grad_accum).min(packs);
+            let tokens_a_step = (tokenized.tokens() * a_step) as f64 / packs as f64;
             probe.always |= is_cheap(&probe.samples, plan, settings.schedule, tokens_a_step);
         }
         let live = adapter.map(|index| &session.adapters[index]);
@@ -222,6 +238,9 @@ impl Train {
         config["earlier_steps"] = json!(steps_before);
         config["title"] = json!(title);
         config["subtitle"] = json!(subtitle);
+        let shares =
+            mixed.iter().zip(&trainer.settings.mix.0).map(|(data, mixed)| (data.name.clone(), json!(mixed.share)));
+        config["mix"] = Value::Object(shares.collect());
         config["probe"] = json!(probe.as_ref().map(|probe| &probe.name));
         let (mut curves, mut said, mut best) = ((Vec::new(), Vec::new()), Vec::new(), None);
         let mut before = None;
@@ -286,6 +305,7 @@ impl Train {
             title,
             subtitle,
             data,
+            mixed,
             options,
             template,
             sample: self.sample.clone(),
