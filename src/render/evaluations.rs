@@ -11,7 +11,7 @@ const MOST_RUNNING: usize = 8;
 pub(super) fn evaluations(chart: &Chart, running: Option<usize>) -> Option<Table> {
     let points = |style: Style| {
         let series = chart.series.iter().find(|series| series.style == style);
-        series.map_or(&[][..], |series| &series.points)
+        series.map_or(&[][..], |series| &series.points[..])
     };
     let (held_out, general) = (points(Style::Marked), points(Style::Points));
     let mut steps: Vec<f64> = held_out.iter().chain(general).map(|point| point.0).collect();
