@@ -6,7 +6,9 @@
 mod batch;
 mod check;
 mod csv;
+mod general;
 mod mask;
+mod mix;
 mod order;
 mod pack;
 mod read;
@@ -22,6 +24,8 @@ use std::fmt;
 use std::str::FromStr;
 
 pub use check::{Finding, check, check_rows, check_tokens, leakage, triples};
+pub use general::GENERAL;
+pub use mix::{Blend, Mixed, Mixture};
 pub use order::{Batches, Order};
 pub use pack::Pack;
 pub use show::{show, show_gains};

@@ -74,6 +74,8 @@ pub enum Event {
     Step(Step),
     /// A training run has evaluated held-out rows.
     Evaluated(Evaluated),
+    /// A training run has scored a general text after this many steps: mean NLL in nats.
+    Probed { step: usize, loss: f64 },
     /// What the adapter being trained says after this many steps.
     Sampled { step: usize, text: String },
     /// A training run has ended (or was interrupted).
@@ -271,6 +273,8 @@ pub struct RunInfo {
     pub steps: usize,
     /// Losses of the steps before the first, and held-out losses, by step.
     pub earlier: (Vec<(usize, f64)>, Vec<(usize, f64)>),
+    /// Losses on a general text before the first step of this run, by step.
+    pub probes: Vec<(usize, f64)>,
     /// What [`Step::elapsed`] counts from before the first step: a run that is followed from its middle has worked already.
     pub worked: Duration,
 }
@@ -338,4 +342,16 @@ pub fn loss_chart(title: &str, losses: &[(usize, f64)], evals: &[(usize, f64)], 
         series.push(Series { name: format!("held out {last:.2}"), points, style: Style::Marked });
     }
     Chart { title: title.to_owned(), x: "step", y: "loss", series, x_max: Some(steps as f64) }
+}
+
+impl Chart {
+    /// The chart of a training run with the losses on a general text beside the others; as it is without any.
+    #[must_use]
+    pub fn with_probes(mut self, probes: &[(usize, f64)]) -> Self {
+        if let Some(&(_, last)) = probes.last() {
+            let points = probes.iter().map(|&(step, loss)| (step as f64, loss)).collect();
+            self.series.push(Series { name: format!("general {last:.2}"), points, style: Style::Points });
+        }
+        self
+    }
 }

@@ -13,8 +13,8 @@ mod dense;
 mod error;
 mod four_bit;
 mod int8;
-mod sketch;
 mod outliers;
+mod sketch;
 mod spec;
 #[cfg(test)]
 mod tests;
@@ -27,8 +27,8 @@ pub use dense::{Dense, Values};
 pub use error::QuantError;
 pub use four_bit::FourBit;
 pub use int8::Int8;
-pub use sketch::{Bounds, Sketch};
 pub use outliers::{Outliers, Spot};
+pub use sketch::{Bounds, Sketch};
 pub use spec::{QuantSpec, QuantType};
 pub use weight::{Storage, Weight};
 

@@ -37,7 +37,8 @@ impl Verb for Plot {
             [] => return Err(Error::not_found("there is no run to plot").hint("train DATA makes one")),
             [run] => {
                 let (losses, evals) = run.curves();
-                loss_chart(run.config["title"].as_str().unwrap_or(&run.id), &losses, &evals, losses.len())
+                let title = run.config["title"].as_str().unwrap_or(&run.id);
+                loss_chart(title, &losses, &evals, losses.len()).with_probes(&run.probes())
             }
             several => {
                 let series = |run: &crate::train::RunRecord| {

@@ -96,7 +96,7 @@ fn state(run: &RunRecord, made: usize) -> String {
 
 /// A run as it stood when it ended, or as far as it had come when the program was killed.
 fn show(run: &RunRecord, task: Task<'_>) -> Answer {
-    let (losses, evals) = run.curves();
+    let ((losses, evals), probes) = (run.curves(), run.probes());
     let text = |key: &str| run.config[key].as_str().unwrap_or_default().to_owned();
     let steps = run.config["steps"].as_u64().unwrap_or(0) as usize;
     task.emit(Event::RunStarted(RunInfo {
@@ -106,6 +106,7 @@ fn show(run: &RunRecord, task: Task<'_>) -> Answer {
         first_step: losses.len() + 1,
         steps,
         earlier: (losses.clone(), evals.clone()),
+        probes: probes.clone(),
         ..RunInfo::default()
     }));
     for (step, text) in run.samples() {
@@ -125,7 +126,7 @@ fn show(run: &RunRecord, task: Task<'_>) -> Answer {
         sentence,
         kept: run.dir.display().to_string(),
         interrupted: !is_whole,
-        chart: loss_chart("", &losses, &evals, losses.len()),
+        chart: loss_chart("", &losses, &evals, losses.len()).with_probes(&probes),
     }));
     let mut next = Vec::new();
     if !is_whole && run.dir.join(checkpoint::FILE).exists() {
@@ -136,12 +137,14 @@ fn show(run: &RunRecord, task: Task<'_>) -> Answer {
         next.push(format!("load-adapter {} --name {}", adapter.display(), text("adapter")));
     }
     task.emit(Event::Next(next));
-    let evals: Vec<_> = evals.iter().map(|(step, loss)| json!({"step": step, "loss": loss})).collect();
+    let points =
+        |of: &[(usize, f64)]| -> Vec<_> { of.iter().map(|(step, loss)| json!({"step": step, "loss": loss})).collect() };
     Ok(json!({
         "run": run.id,
         "config": run.config,
         "result": result,
         "losses": losses.iter().map(|l| l.1).collect::<Vec<_>>(),
-        "eval_losses": evals,
+        "eval_losses": points(&evals),
+        "probe_losses": points(&probes),
     }))
 }

@@ -6,6 +6,7 @@ mod flags;
 mod grid;
 mod keep;
 mod report;
+mod tradeoff;
 
 use clap::{CommandFactory, FromArgMatches, Parser};
 use serde_json::Value;
@@ -52,6 +53,12 @@ pub(super) struct Sweep {
     #[arg(long, default_value = "false", value_delimiter = ',', num_args = 0.., require_equals = true)]
     #[arg(default_missing_value = "true", value_parser = clap::value_parser!(bool))]
     rslora: Vec<bool>,
+    /// Shares of the trained tokens that come from --mix-data: draws held-out loss against general loss. All trials make as many steps
+    #[arg(long, default_value = "0", value_name = "SHARE", value_delimiter = ',', value_parser = super::train::mix_share)]
+    mix: Vec<f64>,
+    /// A data set or file that is mixed in
+    #[arg(long, value_name = "DATA", requires = "mix")]
+    mix_data: Option<String>,
     /// How many seeds, from 1 on, or which: (1 5)
     #[arg(long, default_value = "1", value_delimiter = ',')]
     seeds: Vec<u64>,

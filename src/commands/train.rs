@@ -1,7 +1,9 @@
 //! `train`: the active adapter, or the whole model.
 
 mod finish;
+mod mix;
 mod prepare;
+mod probe;
 mod resume;
 
 use std::sync::Arc;
@@ -23,6 +25,7 @@ use crate::session::{Answer, Session, Training};
 use crate::train::{Piece, Run};
 
 pub(super) use finish::{end, learnt, note_data};
+pub(super) use mix::mix_share;
 pub(super) use prepare::{Material, config, masters, template};
 /// Train the active adapter (or, with --full, every weight of the base)
 ///
@@ -97,6 +100,17 @@ pub(super) struct Train {
     /// Stop after this many evaluations without a lower held-out loss
     #[arg(long, value_parser = positive)]
     early_stop: Option<usize>,
+    /// Mix another data set in, as general.txt:0.2: a fifth of the trained tokens come from it; several with commas. An epoch stays one
+    /// pass through DATA
+    #[arg(long, value_name = "DATA:SHARE", value_delimiter = ',', value_parser = mix::mix)]
+    mix: Vec<mix::MixFlag>,
+    /// A general text, scored before, during and after the training to show what is forgotten; a built-in one if not given, during
+    /// the training only where that takes little
+    #[arg(long, value_name = "FILE|DATA", overrides_with = "no_probe")]
+    probe: Option<String>,
+    /// Score no general text
+    #[arg(long, overrides_with = "probe")]
+    no_probe: bool,
     /// Train every weight of the base instead of an adapter
     #[arg(long)]
     full: bool,

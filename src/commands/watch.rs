@@ -70,6 +70,7 @@ fn so_far(training: &Training) -> RunInfo {
         first_step: run.trainer.step + 1,
         steps: run.end(),
         earlier: (losses, run.evaluations().collect()),
+        probes: run.probe.as_ref().map_or(Vec::new(), |probe| probe.all()),
         worked: run.outcome.worked,
     }
 }

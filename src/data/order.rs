@@ -1,5 +1,7 @@
 //! Which samples each optimizer step takes: a pure function of the seed and the step, so that training can go on anywhere.
 
+use super::Blend;
+
 /// SplitMix64 (Steele, Lea, Flood: Fast splittable pseudorandom number generators, 2014).
 ///
 /// Small enough to be written down anywhere: the same seed gives the same order in every version and on every machine.
@@ -65,41 +67,81 @@ impl Order {
     }
 }
 
-/// Cuts an [`Order`] into the micro-batches of optimizer steps. No batch and no step crosses the end of an epoch, so the last of
-/// an epoch may be short, as the Trainer of transformers has it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// Cuts an [`Order`] or a [`Blend`] into the micro-batches of optimizer steps. No batch and no step crosses the end of an epoch, so the
+/// last of an epoch may be short, as the Trainer of transformers has it.
+#[derive(Debug, Clone)]
 pub struct Batches {
-    order: Order,
+    blend: Blend,
     batch_size: usize,
     grad_accum: usize,
+    /// The epoch that was asked for last.
+    epoch: Epoch,
+}
+
+/// An epoch with its rows in order.
+#[derive(Debug, Clone)]
+struct Epoch {
+    number: usize,
+    /// The step it begins with, from 0.
+    begin: usize,
+    rows: Vec<usize>,
 }
 
 impl Batches {
     /// Micro-batches of `batch_size` rows, `grad_accum` of them a step; both at least 1.
     #[must_use]
-    pub fn new(order: Order, batch_size: usize, grad_accum: usize) -> Self {
-        Self { order, batch_size: batch_size.max(1), grad_accum: grad_accum.max(1) }
+    pub fn new(blend: impl Into<Blend>, batch_size: usize, grad_accum: usize) -> Self {
+        let blend = blend.into();
+        let epoch = Epoch { number: 0, begin: 0, rows: blend.epoch(0) };
+        Self { blend, batch_size: batch_size.max(1), grad_accum: grad_accum.max(1), epoch }
     }
 
-    /// Optimizer steps of an epoch: `ceil(ceil(rows / batch_size) / grad_accum)`.
+    /// Optimizer steps of so many epochs, a begun step counted whole.
     #[must_use]
-    pub fn steps_per_epoch(&self) -> usize {
-        self.order.rows.div_ceil(self.batch_size).div_ceil(self.grad_accum)
+    pub fn steps_of(&self, epochs: f64) -> usize {
+        let begun = |share: f64, epoch: usize| (share * self.steps_in(&self.blend.epoch(epoch)) as f64).ceil() as usize;
+        if self.blend.is_even() {
+            return begun(epochs, 0);
+        }
+        let whole = epochs.floor() as usize;
+        (0..whole).map(|epoch| begun(1.0, epoch)).sum::<usize>() + begun(epochs.fract(), whole)
     }
 
-    /// The epoch, from 0, that step `step`, from 0, belongs to.
-    #[must_use]
-    pub fn epoch_of(&self, step: usize) -> usize {
-        step / self.steps_per_epoch().max(1)
+    /// Optimizer steps of an epoch with these rows: `ceil(ceil(rows / batch_size) / grad_accum)`.
+    fn steps_in(&self, rows: &[usize]) -> usize {
+        rows.len().div_ceil(self.batch_size).div_ceil(self.grad_accum)
     }
 
-    /// The micro-batches of step `step`, from 0, as rows. Goes round the data as often as needed; empty without rows.
+    /// The micro-batches of step `step`, from 0, as rows: depends on nothing but the step. Goes round the data as often as needed; empty
+    /// without rows.
     #[must_use]
-    pub fn step(&self, step: usize) -> Vec<Vec<usize>> {
-        let within = step % self.steps_per_epoch().max(1);
-        let rows = self.order.permutation(self.epoch_of(step));
-        let batches = rows.chunks(self.batch_size).skip(within * self.grad_accum).take(self.grad_accum);
+    pub fn step(&mut self, step: usize) -> Vec<Vec<usize>> {
+        self.go_to(step);
+        let within = step - self.epoch.begin;
+        let batches = self.epoch.rows.chunks(self.batch_size).skip(within * self.grad_accum).take(self.grad_accum);
         batches.map(<[usize]>::to_vec).collect()
+    }
+
+    /// Makes the epoch that `step` belongs to the current one.
+    fn go_to(&mut self, step: usize) {
+        let steps = self.steps_in(&self.epoch.rows).max(1);
+        if self.blend.is_even() {
+            if step / steps != self.epoch.number {
+                self.enter(step / steps, step / steps * steps);
+            }
+            return;
+        }
+        if step < self.epoch.begin {
+            self.enter(0, 0);
+        }
+        // An epoch without rows would have no end.
+        while step >= self.epoch.begin + self.steps_in(&self.epoch.rows).max(1) {
+            self.enter(self.epoch.number + 1, self.epoch.begin + self.steps_in(&self.epoch.rows).max(1));
+        }
+    }
+
+    fn enter(&mut self, number: usize, begin: usize) {
+        self.epoch = Epoch { number, begin, rows: self.blend.epoch(number) };
     }
 }
 
@@ -140,22 +182,21 @@ mod tests {
 
     #[test]
     fn steps_do_not_cross_epochs() {
-        let batches = Batches::new(Order::new(10, 0, false), 3, 2);
-        assert_eq!(batches.steps_per_epoch(), 2);
+        let mut batches = Batches::new(Order::new(10, 0, false), 3, 2);
+        assert_eq!((batches.steps_of(1.0), batches.steps_of(0.25), batches.steps_of(2.5)), (2, 1, 5));
         assert_eq!(batches.step(0), [vec![0, 1, 2], vec![3, 4, 5]]);
         assert_eq!(batches.step(1), [vec![6, 7, 8], vec![9]]);
         assert_eq!(batches.step(2), batches.step(0));
-        assert_eq!(batches.epoch_of(5), 2);
-        let odd = Batches::new(Order::new(7, 0, false), 2, 3);
-        assert_eq!(odd.steps_per_epoch(), 2);
+        let mut odd = Batches::new(Order::new(7, 0, false), 2, 3);
+        assert_eq!(odd.steps_of(1.0), 2);
         assert_eq!(odd.step(1), [vec![6]]);
     }
 
     #[test]
     fn entering_at_any_step_gives_what_going_through_gives() {
-        let batches = Batches::new(Order::new(11, 5, true), 2, 2);
-        for epoch in 0..3 {
-            let steps = batches.steps_per_epoch();
+        let mut batches = Batches::new(Order::new(11, 5, true), 2, 2);
+        for epoch in [0, 2, 1] {
+            let steps = batches.steps_of(1.0);
             let rows: Vec<usize> = (0..steps).flat_map(|k| batches.step(epoch * steps + k)).flatten().collect();
             assert_eq!(rows, Order::new(11, 5, true).permutation(epoch));
         }

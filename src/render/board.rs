@@ -22,6 +22,8 @@ pub struct Board {
     info: Option<RunInfo>,
     losses: Vec<(usize, f64)>,
     evals: Vec<(usize, f64)>,
+    /// Losses on a general text.
+    probes: Vec<(usize, f64)>,
     last: Option<Step>,
     tokens: usize,
     /// The smoothed loss and the weight it has gathered, as in [`loss_chart`].
@@ -41,7 +43,8 @@ impl Board {
         match event {
             Event::RunStarted(info) => {
                 let (losses, evals) = info.earlier.clone();
-                *self = Self { info: Some(info.clone()), losses, evals, ..Self::default() };
+                let (info, probes) = (Some(info.clone()), info.probes.clone());
+                *self = Self { info, losses, evals, probes, ..Self::default() };
             }
             Event::Step(step) => {
                 self.losses.push((step.step, step.loss));
@@ -52,6 +55,7 @@ impl Board {
                 self.last = Some(*step);
             }
             Event::Evaluated(evaluated) => self.evals.push((evaluated.step, evaluated.loss)),
+            Event::Probed { step, loss } => self.probes.push((*step, *loss)),
             Event::Sampled { step, text } => self.samples.push((*step, text.clone())),
             Event::RunEnded(ended) => self.ended = Some(ended.clone()),
             _ => return false,
@@ -120,7 +124,8 @@ impl Board {
         }
         let title = self.info.as_ref().map_or("", |info| &info.title);
         let last = self.last.map_or(1, |step| step.step);
-        loss_chart(title, &self.losses, &self.evals, self.info.as_ref().map_or(last, |info| info.steps))
+        let steps = self.info.as_ref().map_or(last, |info| info.steps);
+        loss_chart(title, &self.losses, &self.evals, steps).with_probes(&self.probes)
     }
 
     /// `337/500 · 67 % · loss 1.29 · held out 1.37 · 612 tok/s · 4:33 left · 483 MB` with a bar before it if there is

@@ -60,7 +60,7 @@ impl Plain {
             }
             Event::RunStarted(info) => board::started(info, width, ink),
             Event::RunEnded(ended) => board::ended(ended, width, ink, drawing),
-            Event::Progress(_) | Event::Step(_) | Event::Evaluated(_) => String::new(),
+            Event::Progress(_) | Event::Step(_) | Event::Evaluated(_) | Event::Probed { .. } => String::new(),
         }
     }
 }

@@ -105,7 +105,7 @@ impl Screen {
                 let run = self.run.insert(Run { moved: true, ..Run::default() });
                 run.board.apply(event);
             }
-            Event::Step(_) | Event::Evaluated(_) => self.move_run(event),
+            Event::Step(_) | Event::Evaluated(_) | Event::Probed { .. } => self.move_run(event),
             Event::Sampled { .. } if self.run.is_some() => self.move_run(event),
             Event::RunEnded(ended) => {
                 self.move_run(event);

@@ -192,7 +192,7 @@ impl State {
                 let line = progress(now, self.live_width(), Ink::new(self.err_text.color));
                 self.live_line(line, false);
             }
-            Event::Step(_) | Event::Evaluated(_) => {
+            Event::Step(_) | Event::Evaluated(_) | Event::Probed { .. } => {
                 let line = self.board_line();
                 self.live_line(line, false);
             }

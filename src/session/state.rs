@@ -280,7 +280,7 @@ impl Session {
         }
     }
 
-    /// A data set by its name, or read from a file.
+    /// A data set by its name, or read from a file; [`data::GENERAL`] is built in.
     ///
     /// # Errors
     /// There is neither; the file cannot be read.
@@ -291,6 +291,9 @@ impl Session {
         let path = Path::new(name);
         if path.exists() {
             return DataSet::read(path, format);
+        }
+        if name == data::GENERAL {
+            return Ok(DataSet::general());
         }
         let error = Error::not_found(format!("there is no data set or file {name}"));
         let names: Vec<&str> = self.data.iter().map(|d| d.name.as_str()).collect();

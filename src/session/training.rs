@@ -19,6 +19,8 @@ pub struct Training {
     pub subtitle: String,
     /// What it is trained on, and how rows were made samples.
     pub data: DataSet,
+    /// What is mixed into it.
+    pub mixed: Vec<DataSet>,
     pub options: TokenizeOptions,
     /// The Jinja template of its prompts, as in [`super::Live`]; `None` where the data has none.
     pub template: Option<Option<String>>,

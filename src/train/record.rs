@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use crate::error::{Error, Result};
 use crate::eval::diagnosis::Made;
-use crate::event::{Evaluated, Step};
+use crate::event::Step;
 
 /// The folder of all runs.
 #[derive(Debug, Clone)]
@@ -158,9 +158,9 @@ impl RunRecord {
         (of("loss"), of("eval_loss"))
     }
 
-    /// Losses on a general text by step, where one was scored.
+    /// Losses on the general text, by step; none of a run without one.
     #[must_use]
-    pub fn probe(&self) -> Vec<(usize, f64)> {
+    pub fn probes(&self) -> Vec<(usize, f64)> {
         self.metrics().iter().filter_map(|(step, line)| Some((*step, line["probe"].as_f64()?))).collect()
     }
 
@@ -254,9 +254,16 @@ impl Recorder {
         self.line(&json!({"step": step, "sample": text}));
     }
 
-    /// Notes an evaluation.
-    pub fn evaluated(&mut self, evaluated: &Evaluated) {
-        self.line(&json!({"step": evaluated.step, "eval_loss": evaluated.loss}));
+    /// Notes an evaluation after so many steps: the loss on the held-out rows, and that on the general text, as far as they were
+    /// scored.
+    pub fn evaluated(&mut self, step: usize, held_out: Option<f64>, probe: Option<f64>) {
+        let mut line = json!({"step": step});
+        for (key, loss) in [("eval_loss", held_out), ("probe", probe)] {
+            if let Some(loss) = loss {
+                line[key] = json!(loss);
+            }
+        }
+        self.line(&line);
     }
 
     fn line(&mut self, value: &Value) {
@@ -326,7 +333,8 @@ mod tests {
         let mut recorder = runs.begin(&json!({"adapter": "r16"})).unwrap();
         assert_eq!(recorder.id, "0003");
         recorder.step(&step(1, 2.5));
-        recorder.evaluated(&Evaluated { step: 1, loss: 2.25, best: true });
+        recorder.evaluated(1, Some(2.25), Some(3.5));
+        recorder.evaluated(2, None, None);
         recorder.step(&step(2, f64::NAN));
         drop(recorder);
         // A kill in the middle of a line.
@@ -337,16 +345,19 @@ mod tests {
         assert_eq!(run.curves(), (vec![(1, 2.5)], vec![(1, 2.25)]));
         let steps = run.steps();
         assert_eq!((steps.len(), steps[0].loss, steps[0].learning_rate), (2, 2.5, 1e-3));
-        assert!(steps[1].loss.is_nan() && run.probe().is_empty());
+        assert!(steps[1].loss.is_nan());
+        assert_eq!(run.probes(), [(1, 3.5)]);
         assert!(run.result().is_none());
         // Gone on with from step 1, whatever was noted behind it.
         let mut recorder = runs.reopen(&run, &json!({"adapter": "r16", "steps": 4}), 1).unwrap();
         recorder.step(&step(2, 2.125));
+        recorder.evaluated(2, None, Some(3.625));
         recorder.sampled(2, "so be it");
         drop(recorder);
         let run = runs.open("0003").unwrap();
         assert_eq!(run.config["steps"], 4);
         assert_eq!(run.curves(), (vec![(1, 2.5), (2, 2.125)], vec![(1, 2.25)]));
+        assert_eq!(run.probes(), [(1, 3.5), (2, 3.625)]);
         assert_eq!(run.samples(), [(2, "so be it".to_owned())]);
         // 0002 has no configuration: it is no run.
         assert_eq!(runs.list().len(), 1);

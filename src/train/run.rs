@@ -4,6 +4,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use super::checkpoint::{self, Position};
+use super::probe::Probe;
 use super::record::Recorder;
 use super::schedule::Schedule;
 use super::trainer::{StepReport, Subject, Trainer};
@@ -86,7 +87,7 @@ pub enum Piece {
     Part,
     /// An optimizer step.
     Step,
-    /// A place where the run is looked at: evaluated, if rows are held out.
+    /// A place where the run is looked at: held-out rows and a general text are scored, if there are any.
     Look,
     /// The end.
     End,
@@ -97,6 +98,8 @@ pub struct Run {
     pub trainer: Trainer,
     pub plan: Plan,
     pub held_out: Option<HeldOut>,
+    /// What shows forgetting.
+    pub probe: Option<Probe>,
     pub recorder: Recorder,
     pub outcome: Outcome,
     pub saving: Saving,
@@ -104,7 +107,9 @@ pub struct Run {
     pub earlier: (Vec<(usize, f64)>, Vec<(usize, f64)>),
     /// The step it was looked at last.
     looked: Option<usize>,
+    /// The evaluation being made, and that of the held-out rows in an unfinished look.
     evaluator: Option<Evaluator>,
+    evaluation: Option<Evaluation>,
     saved: Instant,
 }
 
@@ -118,21 +123,25 @@ impl Run {
         trainer: Trainer,
         plan: Plan,
         held_out: Option<HeldOut>,
+        probe: Option<Probe>,
         recorder: Recorder,
         saving: Saving,
         earlier: (Vec<(usize, f64)>, Vec<(usize, f64)>),
     ) -> Self {
-        let looked = earlier.1.last().map(|(step, _)| *step).filter(|step| *step == trainer.step);
+        let probes = probe.iter().flat_map(|probe| &probe.earlier);
+        let looked = earlier.1.iter().chain(probes).map(|(step, _)| *step).find(|step| *step == trainer.step);
         Self {
             trainer,
             plan,
             held_out,
+            probe,
             recorder,
             outcome: Outcome::default(),
             saving,
             earlier,
             looked,
             evaluator: None,
+            evaluation: None,
             saved: Instant::now(),
         }
     }
@@ -195,48 +204,47 @@ impl Run {
         Ok(Piece::Step)
     }
 
-    /// The next batch of an evaluation on the held-out rows.
+    /// The next batch of an evaluation: of the held-out rows, then of the general text. What it brings is noted when both are done.
     fn look(&mut self, subject: &Subject<'_>, backend: &dyn Backend, task: Task<'_>) -> Result<Piece> {
         let step = self.trainer.step;
-        let Some(held_out) = &self.held_out else {
-            self.looked = Some(step);
-            return Ok(Piece::Look);
-        };
-        let adapters: Vec<&Adapter> = subject.adapter().into_iter().collect();
-        let uses: Vec<Use> = adapters.iter().map(|_| Use { slot: 0, weight: 1.0 }).collect();
-        let progress = |evaluator: &Evaluator| {
-            task.emit(Event::Progress(Progress {
-                label: "evaluating".to_owned(),
-                detail: String::new(),
-                done: evaluator.done() as u64,
-                total: evaluator.total() as u64,
-                unit: Unit::Items,
-            }));
-        };
-        let Some(mut evaluator) = self.evaluator.take() else {
-            let evaluator = Evaluator::new(subject.decoder(), &held_out.samples)?;
-            progress(&evaluator);
-            self.evaluator = Some(evaluator);
-            return Ok(Piece::Part);
-        };
-        evaluator.advance(subject.decoder(), (&adapters, &uses), &held_out.samples, backend, task.cancel)?;
-        progress(&evaluator);
-        if !evaluator.is_done() {
-            self.evaluator = Some(evaluator);
-            return Ok(Piece::Part);
+        let is_probed = self.is_probed();
+        let mut score = |samples: &[Sample], label| score(&mut self.evaluator, samples, label, subject, backend, task);
+        if let (Some(held_out), None) = (&self.held_out, &self.evaluation) {
+            self.evaluation = score(&held_out.samples, "evaluating")?;
+            if self.evaluation.is_none() || is_probed {
+                return Ok(Piece::Part);
+            }
+        }
+        if let Some(probe) = self.probe.as_mut().filter(|_| is_probed) {
+            let Some(evaluation) = score(&probe.samples, "scoring general text")? else { return Ok(Piece::Part) };
+            probe.losses.push((step, evaluation.loss));
         }
         self.looked = Some(step);
-        // Many looks are kept: without what single tokens said.
-        let evaluation = Evaluation { nll: Vec::new(), ..evaluator.finish() };
-        let best = self.lowest().is_none_or(|(_, lowest)| evaluation.loss < lowest);
-        if best {
-            self.outcome.best = keep_best(subject, step)?;
+        let evaluation = self.evaluation.take();
+        let probed = self.probe.as_ref().filter(|_| is_probed).and_then(|probe| probe.losses.last()).map(|p| p.1);
+        if evaluation.is_some() || probed.is_some() {
+            self.recorder.evaluated(step, evaluation.as_ref().map(|e| e.loss), probed);
         }
-        let evaluated = Evaluated { step, loss: evaluation.loss, best };
-        self.recorder.evaluated(&evaluated);
-        task.emit(Event::Evaluated(evaluated));
-        self.outcome.evals.push((step, evaluation));
+        if let Some(evaluation) = evaluation {
+            // Many looks are kept: without what single tokens said.
+            let evaluation = Evaluation { nll: Vec::new(), ..evaluation };
+            let best = self.lowest().is_none_or(|(_, lowest)| evaluation.loss < lowest);
+            if best {
+                self.outcome.best = keep_best(subject, step)?;
+            }
+            task.emit(Event::Evaluated(Evaluated { step, loss: evaluation.loss, best }));
+            self.outcome.evals.push((step, evaluation));
+        }
+        if let Some(loss) = probed {
+            task.emit(Event::Probed { step, loss });
+        }
         Ok(Piece::Look)
+    }
+
+    /// Whether the general text is scored in the look at the step it stands at.
+    fn is_probed(&self) -> bool {
+        let (step, begin) = (self.trainer.step, self.trainer.settings.schedule.begin);
+        self.probe.as_ref().is_some_and(|probe| probe.always || step == begin || step == self.end())
     }
 
     fn tell_step(&mut self, task: Task<'_>) {
@@ -299,6 +307,41 @@ impl Run {
         }
         saved.into_iter().for_each(|saved| self.recorder.note(saved));
     }
+}
+
+/// Scores the next batch of `samples`; all of them once the last is done.
+fn score(
+    going: &mut Option<Evaluator>,
+    samples: &[Sample],
+    label: &str,
+    subject: &Subject<'_>,
+    backend: &dyn Backend,
+    task: Task<'_>,
+) -> Result<Option<Evaluation>> {
+    let adapters: Vec<&Adapter> = subject.adapter().into_iter().collect();
+    let uses: Vec<Use> = adapters.iter().map(|_| Use { slot: 0, weight: 1.0 }).collect();
+    let progress = |evaluator: &Evaluator| {
+        task.emit(Event::Progress(Progress {
+            label: label.to_owned(),
+            detail: String::new(),
+            done: evaluator.done() as u64,
+            total: evaluator.total() as u64,
+            unit: Unit::Items,
+        }));
+    };
+    let Some(mut evaluator) = going.take() else {
+        let evaluator = Evaluator::new(subject.decoder(), samples)?;
+        progress(&evaluator);
+        *going = Some(evaluator);
+        return Ok(None);
+    };
+    evaluator.advance(subject.decoder(), (&adapters, &uses), samples, backend, task.cancel)?;
+    progress(&evaluator);
+    if evaluator.is_done() {
+        return Ok(Some(evaluator.finish()));
+    }
+    *going = Some(evaluator);
+    Ok(None)
 }
 
 fn keep_best(subject: &Subject<'_>, step: usize) -> Result<Option<(usize, Buffer<f32>)>> {

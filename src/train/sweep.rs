@@ -16,7 +16,7 @@ use crate::data::{Pack, Sample};
 use crate::device::memory;
 use crate::error::Result;
 use crate::eval::evaluate;
-use crate::event::{Evaluated, Step, Task};
+use crate::event::{Step, Task};
 use crate::lora::Adapter;
 use crate::model::{Arena, Decoder};
 use crate::ops::Backend;
@@ -48,6 +48,11 @@ pub struct Standing {
     pub evals: Vec<(usize, f64)>,
     /// Summed NLL and scored tokens of each held-out row, of the last evaluation.
     pub rows: Vec<(f64, usize)>,
+    /// Loss on the general text of the base, and of the adapter after its last step.
+    #[serde(default)]
+    pub probe_before: Option<f64>,
+    #[serde(default)]
+    pub probe_after: Option<f64>,
     /// Its share of the time of its group, and the time of its evaluations.
     pub seconds: f64,
     /// Of its adapter.
@@ -69,6 +74,8 @@ impl Standing {
             losses: Vec::new(),
             evals: Vec::new(),
             rows: Vec::new(),
+            probe_before: None,
+            probe_after: None,
             seconds: 0.0,
             parameters,
             update_ratio: None,
@@ -99,6 +106,8 @@ pub struct Ground<'a> {
     pub samples: Arc<[Sample]>,
     pub packs: Arc<[Pack]>,
     pub held_out: &'a [Sample],
+    /// A general text that shows forgetting.
+    pub probe: Option<&'a [Sample]>,
     pub backend: &'a dyn Backend,
 }
 
@@ -210,7 +219,7 @@ fn leave(trials: &mut [Trial], leg: &mut Leg<'_>, trainer: &mut Trainer, ground:
     trainer.leave(place);
 }
 
-/// Evaluates each member on the held-out rows, unless that was done before.
+/// Evaluates each member on the held-out rows and on the general text, unless that was done before.
 fn look(
     trials: &mut [Trial],
     leg: &Leg<'_>,
@@ -223,6 +232,8 @@ fn look(
         if trials[i].standing.eval_loss().is_none() {
             let begun = Instant::now();
             let evaluation = evaluate(ground.decoder, Some(adapter), ground.held_out, ground.backend, task)?;
+            let score = |samples| evaluate(ground.decoder, Some(adapter), samples, ground.backend, task);
+            let probe = ground.probe.map(score).transpose()?.map(|evaluation| evaluation.loss);
             let Trial { standing, recorder, .. } = &mut trials[i];
             standing.seconds += begun.elapsed().as_secs_f64();
             standing.peak_memory_bytes = memory::peak_resident();
@@ -230,8 +241,8 @@ fn look(
                 standing.state = State::Failed(format!("step {step}: the held-out loss is {}", evaluation.loss));
                 continue;
             }
-            let best = standing.evals.iter().all(|(_, loss)| evaluation.loss < *loss);
-            recorder.evaluated(&Evaluated { step, loss: evaluation.loss, best });
+            recorder.evaluated(step, Some(evaluation.loss), probe);
+            standing.probe_after = probe;
             standing.evals.push((step, evaluation.loss));
             standing.rows = evaluation.rows;
         }

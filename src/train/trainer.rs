@@ -1,8 +1,9 @@
 //! One optimizer step: micro-batches forward and back, the token-exact mean, clipping, update.
 
+use std::ops::Range;
 use std::sync::Arc;
 
-use crate::data::{Batches, Order, Pack, Sample};
+use crate::data::{Batches, Blend, Mixture, Pack, Sample};
 use crate::device::Buffer;
 use crate::error::{Error, Result};
 use crate::event::Cancel;
@@ -89,6 +90,8 @@ pub struct Settings {
     /// Seed of the order of the data.
     pub data_seed: u64,
     pub shuffle: bool,
+    /// What is mixed into the data.
+    pub mix: Mixture,
     /// Keep only the input of each layer and run it again on the way back.
     pub grad_checkpoint: bool,
 }
@@ -164,12 +167,23 @@ impl Trainer {
         learners: Vec<Learner>,
     ) -> Result<Self> {
         settings.validate()?;
-        let order = Order::new(packs.len(), settings.data_seed, settings.shuffle);
-        let batches = Batches::new(order, settings.batch_size, settings.grad_accum);
+        let blend = Blend::new(&settings.mix, &samples, &packs, settings.data_seed, settings.shuffle);
+        let batches = Batches::new(blend, settings.batch_size, settings.grad_accum);
         let (rows, longest) = largest_batch(&samples, &packs, settings.batch_size);
         let arena = Arena::new(&decoder.spec, rows * learners.len(), longest, settings.keep(), decoder.compute)?;
         let unfinished = Unfinished::default();
         Ok(Self { settings, samples, packs, batches, learners, arena, step: 0, unfinished })
+    }
+
+    /// Trained tokens of the data itself and of each that is mixed in, in the steps `steps`, from 0.
+    #[must_use]
+    pub fn mixed(&self, steps: Range<usize>) -> Vec<usize> {
+        let (mix, mut batches) = (&self.settings.mix, self.batches.clone());
+        let mut counts = vec![0; 1 + mix.0.len()];
+        for batch in steps.flat_map(|step| batches.step(step)) {
+            mix.count(&batch, &self.samples, &self.packs, &mut counts);
+        }
+        counts
     }
 
     /// Bytes of activations that the run holds.

@@ -9,7 +9,7 @@
 use std::collections::HashMap;
 use std::path::Path;
 
-use loralab::data::{self, DataSet, Format, Pack, Sample, TokenizeOptions};
+use loralab::data::{self, DataSet, Format, Mixture, Pack, Sample, TokenizeOptions};
 use loralab::event::{Cancel, Task};
 use loralab::lora::Adapter;
 use loralab::model::{Arena, Batch, Decoder, Keep, LoadOptions, Pass, Scored, Use};
@@ -177,6 +177,7 @@ fn settings(json: &Value) -> Settings {
         seed: 0,
         data_seed: 0,
         shuffle: false,
+        mix: Mixture::default(),
         grad_checkpoint: false,
     }
 }

@@ -125,7 +125,8 @@ impl Course {
         let one = &mut self.comparison.methods[i];
         (one.run, one.base_bytes, one.activation_bytes) = (recorder.id.clone(), base_bytes, trainer.activation_bytes());
         one.state = State::Training;
-        let mut run = Run::new(trainer, self.plan, self.held_out.take(), recorder, saving, (Vec::new(), Vec::new()));
+        let mut run =
+            Run::new(trainer, self.plan, self.held_out.take(), None, recorder, saving, (Vec::new(), Vec::new()));
         let aside = Aside(task.sink);
         let quiet = Task::new(&aside, task.cancel);
         let ended = loop {

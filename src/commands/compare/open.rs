@@ -62,7 +62,7 @@ impl Compare {
         let (specs, quant) = (base.specs(), base.quant);
         let recorder = session.runs.begin(&whole)?;
         let template = template(&material.data, &material.tokenized);
-        let Material { data, tokenized, held_out, options } = material;
+        let Material { data, tokenized, held_out, options, .. } = material;
         Ok(Course {
             comparison,
             ways,

@@ -27,7 +27,7 @@ pub(super) fn evidence(session: &Session, case: &Case, task: Task<'_>) -> Result
     let width = session.base.as_ref().map_or(USUAL_WIDTH, |base| base.decoder.spec.hidden);
     let (held_out, result) =
         run.map_or_else(Default::default, |run| (run.curves().1, run.result().unwrap_or_default()));
-    let mut probe = run.map_or_else(Vec::new, crate::train::RunRecord::probe);
+    let mut probe = run.map_or_else(Vec::new, crate::train::RunRecord::probes);
     if probe.is_empty() {
         let losses = result["probe_losses"].as_array().into_iter().flatten();
         probe = losses.filter_map(|at| Some((at["step"].as_u64()? as usize, at["loss"].as_f64()?))).collect();

@@ -26,6 +26,12 @@ impl<'a> Row<'a> {
         mean(&self.done().filter_map(|(_, trial)| trial.eval_loss()).collect::<Vec<_>>())
     }
 
+    /// Mean loss on the general text of the trials that were looked at where they stand.
+    pub(super) fn general(&self) -> Option<f64> {
+        let looked = self.trials.iter().filter(|(_, trial)| trial.eval_loss().is_some());
+        mean(&looked.filter_map(|(_, trial)| trial.probe_after.filter(|loss| loss.is_finite())).collect::<Vec<_>>())
+    }
+
     pub(super) fn parameters(&self) -> usize {
         self.trials.first().map_or(0, |(_, trial)| trial.parameters)
     }
@@ -107,7 +113,7 @@ mod tests {
 
     fn setting(rank: usize) -> Setting {
         let lora = LoraConfig { rank, alpha: 1.0, ..LoraConfig::default() };
-        Setting { name: format!("r{rank}"), lora, learning_rate: 1e-3 }
+        Setting { name: format!("r{rank}"), lora, learning_rate: 1e-3, mix: 0.0 }
     }
 
     /// A trial that is done, its rows scored on one token each.

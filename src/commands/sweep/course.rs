@@ -12,14 +12,14 @@ use super::keep::TRIALS;
 use crate::data::{DataSet, Pack, Sample, TokenizeOptions};
 use crate::device::memory;
 use crate::error::{Error, Result};
-use crate::eval::mean;
+use crate::eval::{evaluate, mean};
 use crate::event::{Event, Progress, Task, Unit, units};
 use crate::lora::Adapter;
 use crate::quant::Weight;
 use crate::render;
 use crate::session::{Live, Made, Origin, Session, Versions};
 use crate::train::sweep::{Ground, Leg, Standing, State, Trial, group_that_fits, restore, train_together};
-use crate::train::{HeldOut, Recorder};
+use crate::train::{HeldOut, Probe, Recorder};
 
 /// Rows that fill the processor in one pass: with more a row takes no less time.
 const FULL: usize = 2048;
@@ -49,6 +49,9 @@ pub(super) struct Course {
     pub(super) samples: Arc<[Sample]>,
     pub(super) packs: Arc<[Pack]>,
     pub(super) data: DataSet,
+    /// What is mixed into it.
+    pub(super) mixed: Vec<DataSet>,
+    pub(super) probe: Option<Probe>,
     pub(super) held_out: HeldOut,
     pub(super) options: TokenizeOptions,
     /// The template of its prompts, as in [`Live`].
@@ -69,12 +72,17 @@ impl Course {
     /// # Errors
     /// Interrupted, out of memory; what was made is kept.
     pub(super) fn train(&mut self, session: &mut Session, task: Task<'_>) -> Result<()> {
+        self.probe_base(session, task)?;
         for rung in self.rungs() {
             loop {
                 let open = self.open_before(rung);
                 let Some(&first) = open.first() else { break };
                 let step = self.trials[first].standing.step;
-                let beside = open.into_iter().filter(|&i| self.trials[i].standing.step == step).collect();
+                // One batch has one order of rows: what is mixed otherwise is trained by itself.
+                let mix = &self.trials[first].settings.mix;
+                let is_beside =
+                    |i: &usize| self.trials[*i].standing.step == step && self.trials[*i].settings.mix == *mix;
+                let beside = open.into_iter().filter(is_beside).collect();
                 let members = self.group(session, beside, task)?;
                 self.groups.push(members.len());
                 self.leg(session, &members, rung, task)?;
@@ -82,6 +90,18 @@ impl Course {
             if rung < self.shape.steps {
                 self.halve(rung);
             }
+        }
+        Ok(())
+    }
+
+    /// Scores the base on the general text, from where every trial begins.
+    fn probe_base(&mut self, session: &Session, task: Task<'_>) -> Result<()> {
+        let is_new = |trial: &Trial| trial.standing.step == 0 && trial.standing.probe_before.is_none();
+        let Some(probe) = self.probe.as_ref().filter(|_| self.trials.iter().any(is_new)) else { return Ok(()) };
+        let loss = evaluate(&session.base()?.decoder, None, &probe.samples, session.backend.as_ref(), task)?.loss;
+        for trial in self.trials.iter_mut().filter(|trial| is_new(trial)) {
+            trial.standing.probe_before = Some(loss);
+            trial.recorder.evaluated(0, None, Some(loss));
         }
         Ok(())
     }
@@ -185,6 +205,7 @@ impl Course {
             samples: Arc::clone(&self.samples),
             packs: Arc::clone(&self.packs),
             held_out: &self.held_out.samples,
+            probe: self.probe.as_ref().map(|probe| &probe.samples[..]),
             backend: backend.as_ref(),
         };
         let Self { shape, trials, recorder, .. } = self;
@@ -217,7 +238,9 @@ impl Course {
             trial.optimizer = restore(trial.recorder.dir(), &trial.standing, &mut adapter, &trial.saving.data);
             if trial.optimizer.is_none() {
                 // Nothing to go on from was left: it begins anew.
-                trial.standing = Standing::new(&trial.standing.name, trial.standing.parameters);
+                let probe_before = trial.standing.probe_before;
+                let anew = Standing::new(&trial.standing.name, trial.standing.parameters);
+                trial.standing = Standing { probe_before, ..anew };
             }
         }
         self.put(session, i, adapter);
@@ -261,6 +284,7 @@ impl Course {
             return Err(error);
         }
         note_data(session, &self.data, &self.options, Some(&self.held_out));
+        self.mixed.iter().for_each(|data| session.note_seen(data));
         for i in 0..self.trials.len() {
             let Trial { standing, recorder, .. } = &self.trials[i];
             let dir = recorder.dir().join("adapter");
@@ -307,6 +331,7 @@ impl Course {
         answer["steps"] = json!(made);
         answer["parallel"] = json!(if self.groups.iter().all(|n| *n == 1) { "sequential" } else { "shared" });
         answer["groups"] = json!(self.groups);
+        answer["probe"] = json!(self.probe.as_ref().map(|probe| &probe.name));
         answer["seconds"] = json!(seconds);
         answer["peak_memory_bytes"] = json!(memory::peak_resident());
         answer["interrupted"] = json!(stopped.is_some());

@@ -22,6 +22,8 @@ const SHARED: &[&str] = &[
     "template",
     "train_on_prompt",
     "valid",
+    "probe",
+    "no_probe",
     "eval_every",
     "no_shuffle",
     "grad_checkpoint",

@@ -18,6 +18,8 @@ pub(super) struct Setting {
     pub(super) name: String,
     pub(super) lora: LoraConfig,
     pub(super) learning_rate: f64,
+    /// The share of --mix-data.
+    pub(super) mix: f64,
 }
 
 impl Sweep {
@@ -27,8 +29,10 @@ impl Sweep {
     /// A flag that says nonsense; too many.
     pub(super) fn settings(&self) -> Result<Vec<Setting>> {
         let seeds = self.seeds()?.len();
-        let lengths = [self.rank.len(), self.alpha.len(), self.targets.len(), self.dropout.len(), self.rslora.len()];
-        let trials = lengths.iter().fold(seeds * self.learning_rate.len(), |all, n| all.saturating_mul(*n));
+        let (lists, rates) =
+            ([self.rank.len(), self.alpha.len(), self.targets.len(), self.dropout.len()], &self.learning_rate);
+        let lengths = lists.into_iter().chain([self.rslora.len(), self.mix.len()]);
+        let trials = lengths.fold(seeds * rates.len(), usize::saturating_mul);
         let is_random = self.search == "random";
         if trials > if is_random { 100 * MOST } else { MOST } {
             return Err(Error::usage(format!("{} trials are more than anybody waits for", count(trials as u64)))
@@ -49,7 +53,7 @@ impl Sweep {
 
     fn grid(&self) -> Result<Vec<Setting>> {
         let lora = LoraConfig { rank: 0, alpha: 0.0, ..LoraConfig::default() };
-        let none = Setting { name: String::new(), lora, learning_rate: 0.0 };
+        let none = Setting { name: String::new(), lora, learning_rate: 0.0, mix: 0.0 };
         let all = vary(vec![none], &self.rank, |setting, &rank, _| {
             setting.lora.rank = rank;
             setting.name = format!("r{rank}");
@@ -79,6 +83,11 @@ impl Sweep {
         let all = vary(all, &self.learning_rate, |setting, &rate, varied| {
             setting.learning_rate = rate;
             setting.say(varied, &format!("lr{rate:e}"));
+            Ok(())
+        })?;
+        let all = vary(all, &self.mix, |setting, &share, varied| {
+            setting.mix = share;
+            setting.say(varied, &format!("mix{share}"));
             Ok(())
         })?;
         all.iter().try_for_each(|setting| setting.lora.validate())?;
@@ -154,7 +163,7 @@ fn vary<T>(
 fn distinct(settings: &mut Vec<Setting>) -> Result<()> {
     let mut kept: Vec<Setting> = Vec::new();
     for mut setting in settings.drain(..) {
-        if kept.iter().any(|other| other.lora == setting.lora && other.learning_rate == setting.learning_rate) {
+        if kept.iter().any(|other| Setting { name: setting.name.clone(), ..other.clone() } == setting) {
             continue;
         }
         let same = kept.iter().filter(|other| other.name == setting.name).count();

@@ -31,9 +31,10 @@ impl Sweep {
     /// Reads the data and begins the sweep, or goes on with the one of this very line that has not come to its end.
     pub(super) fn open(self, session: &mut Session, task: Task<'_>) -> Result<Course> {
         let (settings, seeds) = (self.settings()?, self.seeds()?);
-        let words = words_of_train(session, &self.data, &self.shared, self.seed)?;
+        let mut words = words_of_train(session, &self.data, &self.shared, self.seed)?;
+        words.extend(self.words_of_mix()?);
         let flags = Train::parse(&words)?;
-        let material = flags.material(session, task)?;
+        let mut material = flags.material(session, task)?;
         let schedule = flags.schedule(&material)?;
         let shape = Shape {
             title: title(session.base()?, settings.len(), seeds.len()),
@@ -48,7 +49,11 @@ impl Sweep {
             let mut arguments = words.clone();
             arguments.push(format!("--learning-rate={}", setting.learning_rate));
             arguments.extend([format!("--seed={seed}"), format!("--data-seed={}", self.seed)]);
-            lone.push((Train::parse(&arguments)?.settings(schedule)?, arguments));
+            arguments.extend(self.mix_data.iter().map(|data| format!("--mix={data}:{}", setting.mix)));
+            let mut settings = Train::parse(&arguments)?.settings(schedule)?;
+            settings.mix.clone_from(&material.mix.0);
+            settings.mix.0.iter_mut().for_each(|mixed| mixed.share = setting.mix);
+            lone.push((settings, arguments));
         }
         let base = session.base()?;
         let count = |setting: &Setting| Adapter::count(&setting.lora, &base.decoder.linears);
@@ -69,6 +74,8 @@ impl Sweep {
         let config = |settings: &Settings| config(session, &material.data, held_out, settings, &material.options, None);
         let mut whole = config(&lone[0].0)?;
         whole["sweep"] = identity;
+        let probe = material.probe.take();
+        whole["probe"] = json!(probe.as_ref().map(|probe| &probe.name));
         whole["adapter"] = json!(units::plural(shape.len(), "trial"));
         whole["title"] = json!(shape.title);
         let recorder = match &earlier {
@@ -83,6 +90,9 @@ impl Sweep {
             config["title"] = json!(format!("{name} on {}", base.title()));
             config["arguments"] = json!(arguments);
             config["fingerprint"] = json!(fingerprint);
+            config["probe"] = whole["probe"].clone();
+            config["mix"] =
+                json!(self.mix_data.iter().map(|data| (data, shape.of(i).0.mix)).collect::<HashMap<_, _>>());
             config["lora"] = shape.of(i).0.lora.to_peft(&base.decoder.linears, &location);
             let standing = (standings.as_ref().map(|all| all[i].clone()))
                 .unwrap_or_else(|| Standing::new(name, parameters[i / shape.seeds.len()]));
@@ -104,7 +114,7 @@ impl Sweep {
         }
         let looks = self.shared.0.iter().any(|word| word.starts_with("--eval-every="));
         let eval_every = if looks { flags.plan(&material, shape.steps)?.eval_every } else { shape.steps };
-        let Material { data, tokenized, held_out, options } = material;
+        let Material { data, tokenized, held_out, options, mix, .. } = material;
         let (rows, _) = largest_batch(&tokenized.samples, &tokenized.packs, trials[0].settings.batch_size);
         Ok(Course {
             attached: vec![false; trials.len()],
@@ -117,6 +127,8 @@ impl Sweep {
             samples: Arc::from(tokenized.samples),
             packs: Arc::from(tokenized.packs),
             data,
+            mixed: mix.1,
+            probe,
             held_out: held_out.ok_or_else(|| Error::bug("a sweep without held-out rows"))?,
             options,
             template,
@@ -126,6 +138,18 @@ impl Sweep {
             groups: Vec::new(),
             begun: Instant::now(),
         })
+    }
+
+    /// What `train` would be told of the data that is mixed in: it is read once, and its share set trial by trial.
+    fn words_of_mix(&self) -> Result<Option<String>> {
+        let most = self.mix.iter().copied().fold(0.0, f64::max);
+        match &self.mix_data {
+            Some(data) => Ok(Some(format!("--mix={data}:{most}"))),
+            None if most > 0.0 => {
+                Err(Error::usage("--mix: of which data?").hint("--mix (0 0.1 0.3) --mix-data general.txt"))
+            }
+            None => Ok(None),
+        }
     }
 }
 

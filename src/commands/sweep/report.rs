@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 use super::super::arguments::json_number;
 use super::compare::{Row, front, lowest_and_chosen, variance};
 use super::grid::short as number_text;
+use super::tradeoff::tradeoff;
 use crate::eval::mean;
 use crate::event::{Cell, Chart, Series, Sheet, Style, Table, units};
 use crate::train::sweep::{Standing, State, state_bytes};
@@ -27,7 +28,7 @@ impl Report<'_> {
     pub(super) fn sheet(&self, ends: bool) -> Sheet {
         let shown = self.shown();
         let (lowest, chosen) = lowest_and_chosen(&shown).unzip();
-        let chart = chart(self.title, &shown, chosen);
+        let chart = tradeoff(self.title, &shown).unwrap_or_else(|| chart(self.title, &shown, chosen));
         Sheet { chart, table: self.table(&shown, lowest, chosen), ends }
     }
 
@@ -48,7 +49,9 @@ impl Report<'_> {
             let above = found.and_then(|(lowest, _)| row.above(&self.rows[lowest]));
             json!({
                 "name": row.setting.name,
+                "mix": row.setting.mix,
                 "loss": row.loss(),
+                "general": row.general(),
                 "spread": variance(&row.losses()).map(f64::sqrt),
                 "to_lowest": above.map(|d| json_number(d.mean)),
                 "interval": above.map(|d| json_number(d.half)),
@@ -66,7 +69,9 @@ impl Report<'_> {
     fn shown(&self) -> Vec<Row<'_>> {
         let loss = |row: &Row<'_>| row.loss().unwrap_or(f64::INFINITY);
         let is_beaten = |row: &&Row<'_>| {
-            let same = self.rows.iter().filter(|other| other.setting.lora == row.setting.lora);
+            let is_same =
+                |other: &&Row<'_>| other.setting.lora == row.setting.lora && other.setting.mix == row.setting.mix;
+            let same = self.rows.iter().filter(is_same);
             same.clone().any(|other| loss(other) < loss(row))
         };
         self.rows.iter().filter(|row| !self.best_rate || !is_beaten(row)).cloned().collect()
@@ -108,6 +113,7 @@ impl Report<'_> {
             column("dropout", false, &|_, row| Cell::Text(lora(row).dropout.to_string())),
             column("rsLoRA", false, &|_, row| Cell::from(if lora(row).rslora { "yes" } else { "no" })),
             column("lr", false, &|_, row| Cell::Text(format!("{:e}", row.setting.learning_rate))),
+            column("mix", false, &|_, row| Cell::Share(row.setting.mix)),
             column("parameters", true, &|_, row| Cell::Text(units::short(row.parameters() as u64))),
             column("train", true, &|_, row| number(last(row), 3)),
             column("held out", true, &|_, row| number(mean(&row.losses()), 4)),
@@ -119,6 +125,9 @@ impl Report<'_> {
             (Some(lowest), Some(chosen)) => Cell::Text(distance(rows, (i, row), lowest, chosen)),
             _ => Cell::Empty,
         }));
+        if rows.iter().any(|row| row.general().is_some()) {
+            columns.push(column("general", true, &|_, row| number(row.general(), 3)));
+        }
         columns.push(column("‖ΔW‖/‖W‖", true, &|_, row| {
             ratio(row).map_or(Cell::Empty, |x| Cell::Text(small_percent(x)))
         }));
@@ -167,6 +176,9 @@ impl Report<'_> {
             ));
             notes.push("• on the front of parameters and loss".to_owned());
             notes.push("memory: adapter, gradients and two moments".to_owned());
+        }
+        if let Some(before) = rows.iter().flat_map(|row| &row.trials).find_map(|(_, trial)| trial.probe_before) {
+            notes.push(format!("general: loss on a general text, {before:.3} before"));
         }
         notes.join("; ")
     }
@@ -251,11 +263,12 @@ fn chart(title: &str, rows: &[Row<'_>], chosen: Option<usize>) -> Chart {
 
 /// What is varied first, with its name.
 fn axis(rows: &[Row<'_>]) -> (&'static str, fn(&Row<'_>) -> f64) {
-    let axes: [(&'static str, fn(&Row<'_>) -> f64); 4] = [
+    let axes: [(&'static str, fn(&Row<'_>) -> f64); 5] = [
         ("rank", |row| row.setting.lora.rank as f64),
         ("learning rate", |row| row.setting.learning_rate),
         ("alpha", |row| row.setting.lora.alpha),
         ("dropout", |row| row.setting.lora.dropout),
+        ("share mixed in", |row| row.setting.mix),
     ];
     let varies = |of: &fn(&Row<'_>) -> f64| rows.iter().any(|row| of(row) != of(&rows[0]));
     axes.into_iter().find(|(_, of)| varies(of)).unwrap_or(axes[0])
@@ -281,12 +294,15 @@ fn trial(row: &Row<'_>, (seed, trial): (u64, &Standing)) -> Value {
         "dropout": lora.dropout,
         "rslora": lora.rslora,
         "learning_rate": row.setting.learning_rate,
+        "mix": row.setting.mix,
         "seed": seed,
         "steps": trial.step,
         "loss": trial.losses.last(),
         "losses": trial.losses,
         "eval_loss": trial.eval_loss().map(json_number),
         "eval_losses": evals.collect::<Vec<_>>(),
+        "probe_before": trial.probe_before.map(json_number),
+        "probe_after": trial.probe_after.map(json_number),
         "update_ratio": trial.update_ratio,
         "parameters": trial.parameters,
         "state_bytes": state_bytes(trial.parameters),

@@ -4,6 +4,7 @@ use serde_json::{Value, json};
 
 use super::super::arguments::json_number;
 use super::super::eval::measure;
+use super::mix::{self, mixed};
 use crate::data::{DataSet, Sample, TokenizeOptions};
 use crate::device::memory;
 use crate::error::{Error, Kind, Result};
@@ -11,7 +12,7 @@ use crate::eval::Evaluation;
 use crate::event::{Cell, Event, RunEnded, Table, Task, loss_chart, units};
 use crate::render;
 use crate::session::{Made, Session, Training};
-use crate::train::{HeldOut, Outcome, Recorder, Run, StepReport};
+use crate::train::{HeldOut, Outcome, Probe, Recorder, Run, StepReport};
 
 /// Ends a training: keeps it, tells what came of it, and returns its result with what stopped it.
 ///
@@ -20,6 +21,7 @@ use crate::train::{HeldOut, Outcome, Recorder, Run, StepReport};
 pub(crate) fn end(session: &mut Session, mut training: Training, task: Task<'_>) -> Result<(Value, Option<Error>)> {
     let peak = memory::peak_resident();
     note_data(session, &training.data, &training.options, training.run.held_out.as_ref());
+    training.mixed.iter().for_each(|data| session.note_seen(data));
     if !training.run.outcome.losses.is_empty() {
         match &training.adapter {
             Some(name) => {
@@ -41,9 +43,11 @@ pub(crate) fn end(session: &mut Session, mut training: Training, task: Task<'_>)
     training.save(session)?;
     let stopped = training.run.outcome.stopped.take();
     let best = session.backend.peak(session.base()?.decoder.compute);
-    let ended = ended(&training, best, stopped.as_ref());
+    let mixed = mixed(&training.run, &training.mixed);
+    let ended = ended(&training, best, &mixed, stopped.as_ref());
     let mut answer = answer(&training, best, peak, &ended);
     answer["diverged"] = json!(stopped.as_ref().filter(|e| e.kind() == Kind::Diverged).map(Error::message));
+    answer["mix"] = json!(mixed);
     let problem = keep(&mut training.run.recorder, &ended, &answer, task);
     answer["problem"] = json!(problem);
     task.emit(Event::RunEnded(ended));
@@ -188,7 +192,7 @@ fn signed(x: f64) -> String {
 }
 
 /// The sentence that says the result, and the chart.
-fn ended(training: &Training, best: Option<f64>, stopped: Option<&Error>) -> RunEnded {
+fn ended(training: &Training, best: Option<f64>, mixed: &[Value], stopped: Option<&Error>) -> RunEnded {
     let run = &training.run;
     let (outcome, step) = (&run.outcome, run.trainer.step);
     let made = units::plural(outcome.losses.len(), "step");
@@ -234,6 +238,12 @@ fn ended(training: &Training, best: Option<f64>, stopped: Option<&Error>) -> Run
             }
         }
     }
+    if let Some(told) = run.probe.as_ref().and_then(|probe| probe.sentence(step)) {
+        sentence += &format!(" {told}.");
+    }
+    if let Some(told) = mix::sentence(mixed) {
+        sentence += &format!(" {told}.");
+    }
     let kept = format!("{} · configuration, metrics, chart, adapter", run.recorder.dir().display());
     let first = step + 1 - outcome.losses.len();
     let mut losses = run.earlier.0.clone();
@@ -248,7 +258,8 @@ fn ended(training: &Training, best: Option<f64>, stopped: Option<&Error>) -> Run
             &losses,
             &run.evaluations().collect::<Vec<_>>(),
             if stopped.is_some() { step } else { run.end() },
-        ),
+        )
+        .with_probes(&run.probe.as_ref().map_or(Vec::new(), Probe::all)),
     }
 }
 
@@ -277,6 +288,15 @@ fn answer(training: &Training, best: Option<f64>, peak: u64, ended: &RunEnded) -
         "seconds": outcome.worked.as_secs_f64(),
         "interrupted": ended.interrupted,
     });
+    let points = |points: &[(usize, f64)]| -> Vec<Value> {
+        points.iter().map(|(step, loss)| json!({"step": step, "loss": json_number(*loss)})).collect()
+    };
+    let number = |loss: Option<f64>| loss.map_or(Value::Null, json_number);
+    let probe = training.run.probe.as_ref();
+    answer["probe"] = json!(probe.map(|probe| &probe.name));
+    answer["probe_losses"] = json!(probe.map_or(Vec::new(), |probe| points(&probe.losses)));
+    answer["probe_before"] = number(probe.and_then(Probe::before));
+    answer["probe_after"] = number(probe.and_then(|probe| probe.after(trainer.step)));
     if training.sample.is_some() {
         let sample = |(step, text): &(usize, String)| json!({"step": step, "text": text});
         answer["samples"] = training.samples.iter().map(sample).collect();

@@ -8,21 +8,25 @@ use serde_json::{Value, json};
 use super::super::arguments::within_context;
 use super::super::attach_lora::settings as lora_settings;
 use super::Train;
-use crate::data::{self, DataSet, Format, TokenizeOptions, Tokenized};
+use super::probe::is_cheap;
+use crate::data::{self, Batches, Blend, DataSet, Format, Mixture, TokenizeOptions, Tokenized};
 use crate::device::{Purpose, memory};
 use crate::error::{Error, Result};
 use crate::event::{Cancel, Event, RunInfo, Task, units};
 use crate::lora::Adapter;
 use crate::quant::{DType, Weight};
 use crate::session::{Live, Origin, Session, Training};
-use crate::train::{Checkpoint, HeldOut, Plan, Run, RunRecord, Saving, Schedule, Settings, Subject, Trainer};
+use crate::train::{Checkpoint, HeldOut, Plan, Probe, Run, RunRecord, Saving, Schedule, Settings, Subject, Trainer};
 
 /// What a training is made of.
 pub(in crate::commands) struct Material {
     pub(in crate::commands) data: DataSet,
     pub(in crate::commands) tokenized: Tokenized,
     pub(in crate::commands) held_out: Option<HeldOut>,
+    pub(in crate::commands) probe: Option<Probe>,
     pub(in crate::commands) options: TokenizeOptions,
+    /// What is mixed in, and its data sets.
+    pub(in crate::commands) mix: (Mixture, Vec<DataSet>),
 }
 
 /// A run to go on with.
@@ -98,7 +102,7 @@ impl Train {
             }
             Some((name, Err(_))) => Some(session.find_data(name, Format::Auto)?),
         };
-        let tokenized = session.tokenize(&data, &options, task)?;
+        let mut tokenized = session.tokenize(&data, &options, task)?;
         for finding in data::check(&data, &tokenized, base.decoder.spec.max_positions) {
             task.emit(Event::Warning(finding));
         }
@@ -117,14 +121,17 @@ impl Train {
                 Some(HeldOut { data: valid, samples })
             }
         };
-        Ok(Material { data, tokenized, held_out, options })
+        let valid = held_out.as_ref().map(|held_out| &held_out.data);
+        let mix = self.mixture(session, (&mut tokenized, &options), valid, task)?;
+        let trained: Vec<&DataSet> = std::iter::once(&data).chain(&mix.1).collect();
+        let probe = self.probe(session, &trained, task)?;
+        Ok(Material { data, tokenized, held_out, probe, options, mix })
     }
 
     pub(in crate::commands) fn schedule(&self, material: &Material) -> Result<Schedule> {
-        let per_epoch = material.tokenized.packs.len().div_ceil(self.batch_size).div_ceil(self.grad_accum);
         let steps = match (self.steps, self.epochs) {
             (Some(steps), _) => steps,
-            (None, epochs) => (epochs.unwrap_or(1.0) * per_epoch as f64).ceil() as usize,
+            (None, epochs) => self.batches(material).steps_of(epochs.unwrap_or(1.0)),
         };
         if steps == 0 {
             return Err(
@@ -132,6 +139,17 @@ impl Train {
             );
         }
         Ok(Schedule { shape: self.schedule.parse()?, warmup: self.warmup(steps), steps, begin: 0 })
+    }
+
+    /// The batches of a training on this material.
+    fn batches(&self, material: &Material) -> Batches {
+        let Tokenized { samples, packs, .. } = &material.tokenized;
+        let seed = self.data_seed.unwrap_or(self.seed);
+        Batches::new(
+            Blend::new(&material.mix.0, samples, packs, seed, !self.no_shuffle),
+            self.batch_size,
+            self.grad_accum,
+        )
     }
 
     /// Steps of the warm-up of a schedule of so many steps.
@@ -150,6 +168,7 @@ impl Train {
             seed: self.seed,
             data_seed: self.data_seed.unwrap_or(self.seed),
             shuffle: !self.no_shuffle,
+            mix: Mixture::default(),
             grad_checkpoint: self.grad_checkpoint,
         };
         settings.validate()?;
@@ -174,14 +193,22 @@ impl Train {
         session: &mut Session,
         adapter: Option<usize>,
         material: Material,
-        (settings, plan): (Settings, Plan),
+        (mut settings, plan): (Settings, Plan),
         earlier: Option<Earlier>,
         task: Task<'_>,
     ) -> Result<Training> {
-        let Material { data, tokenized, held_out, options } = material;
+        let Material { data, tokenized, held_out, mut probe, options, mix } = material;
         let fingerprint = tokenized.fingerprint();
         let template = template(&data, &tokenized);
         let rows = tokenized.samples.len();
+        let (mixture, mixed) = mix;
+        settings.mix = mixture;
+        if let Some(probe) = &mut probe {
+            let packs = tokenized.packs.len();
+            let a_step = (self.batch_size * self.grad_accum).min(packs);
+            let tokens_a_step = (tokenized.tokens() * a_step) as f64 / packs as f64;
+            probe.always |= is_cheap(&probe.samples, plan, settings.schedule, tokens_a_step);
+        }
         let live = adapter.map(|index| &session.adapters[index]);
         let name = live.map(|live| live.name.clone());
         let steps_before = match &earlier {
@@ -216,6 +243,10 @@ impl Train {
         config["fingerprint"] = json!(fingerprint);
         config["title"] = json!(title);
         config["subtitle"] = json!(subtitle);
+        let shares =
+            mixed.iter().zip(&trainer.settings.mix.0).map(|(data, mixed)| (data.name.clone(), json!(mixed.share)));
+        config["mix"] = Value::Object(shares.collect());
+        config["probe"] = json!(probe.as_ref().map(|probe| &probe.name));
         let (mut curves, mut said, mut best) = ((Vec::new(), Vec::new()), Vec::new(), None);
         let mut before = None;
         let arguments;
@@ -226,6 +257,9 @@ impl Train {
                     true => session.runs.branch(&record, &config, step)?,
                     false => session.runs.reopen(&record, &config, step)?,
                 };
+                if let Some(probe) = probe.as_mut().filter(|probe| record.config["probe"] == probe.name.as_str()) {
+                    probe.earlier = session.runs.open(&recorder.id)?.probes();
+                }
                 let record = session.runs.open(&recorder.id)?;
                 (curves, said) = (record.curves(), record.samples());
                 if let Some(index) = adapter {
@@ -255,7 +289,7 @@ impl Train {
             steps_before,
         };
         let first_step = trainer.step + 1;
-        let mut run = Run::new(trainer, plan, held_out, recorder, saving, curves.clone());
+        let mut run = Run::new(trainer, plan, held_out, probe, recorder, saving, curves.clone());
         run.outcome.best = best;
         task.emit(Event::RunStarted(RunInfo {
             run: run.recorder.id.clone(),
@@ -264,6 +298,7 @@ impl Train {
             first_step,
             steps: run.end(),
             earlier: curves,
+            probes: run.probe.as_ref().map_or(Vec::new(), Probe::all),
             worked: Duration::ZERO,
         }));
         for (step, text) in said {
@@ -275,6 +310,7 @@ impl Train {
             title,
             subtitle,
             data,
+            mixed,
             options,
             template,
             sample: self.sample.clone(),
