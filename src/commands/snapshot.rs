@@ -37,7 +37,7 @@ impl Verb for Snapshot {
         }
         if session.adapters[index].versions.current().is_none() {
             let made = Made { training: on_disk(session, &session.adapters[index]), ..Made::default() };
-            session.adapters[index].make_version(made)?;
+            session.adapters[index].make_version(made);
             session.settle_versions();
         }
         let versions = &mut session.adapters[index].versions;

@@ -82,25 +82,11 @@ impl Adapter {
         self.params.len()
     }
 
-    /// A copy, for a snapshot.
-    ///
-    /// # Errors
-    /// Out of memory.
-    pub fn duplicate(&self) -> Result<Self> {
-        Ok(Self {
-            config: self.config.clone(),
-            sites: self.sites.clone(),
-            params: self.params.duplicate(Purpose::Adapters)?,
-            counts: self.counts.clone(),
-        })
-    }
-
-    /// The same adapter with other parameters, as many.
-    ///
-    /// # Errors
-    /// Out of memory.
-    pub fn with_params(&self, params: &Buffer<f32>) -> Result<Self> {
-        Ok(Self { params: params.duplicate(Purpose::Adapters)?, ..self.duplicate()? })
+    /// The same adapter with other parameters, as many; they take no memory until one of the two is changed.
+    #[must_use]
+    pub fn with_params(&self, params: &Buffer<f32>) -> Self {
+        let (config, sites, counts) = (self.config.clone(), self.sites.clone(), self.counts.clone());
+        Self { config, sites, params: params.share(), counts }
     }
 
     /// Adds `weight · scale · B·A` of one linear layer to its f32 weight, `[out, in]`; nothing where the adapter does not sit.

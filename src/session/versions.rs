@@ -34,7 +34,7 @@ pub struct Version {
     pub template: Option<Option<String>>,
     pub run: Option<String>,
     pub saved: bool,
-    /// Of the last step, and the last one on held-out rows, in nats.
+    /// Smoothed over the last steps as in the run's chart, and the last one on held-out rows, in nats.
     pub loss: Option<f64>,
     pub held_out: Option<f64>,
     state: State,
@@ -59,22 +59,19 @@ pub struct Kept {
 impl Kept {
     fn bytes(&self) -> u64 {
         let moments = |o: &Optimizer| o.moments().iter().map(|(a, b)| a.bytes() + b.bytes()).sum::<u64>();
-        self.params.bytes() + self.training.as_ref().map_or(0, |(_, optimizer)| moments(optimizer))
+        self.params.own_bytes() + self.training.as_ref().map_or(0, |(_, optimizer)| moments(optimizer))
     }
 
     fn duplicate(&self) -> Result<Self> {
         let copy = |(position, optimizer): &(Position, Optimizer)| -> Result<_> {
             Ok((position.clone(), optimizer.duplicate()?))
         };
-        Ok(Self {
-            params: self.params.duplicate(Purpose::Adapters)?,
-            training: self.training.as_ref().map(copy).transpose()?,
-        })
+        Ok(Self { params: self.params.share(), training: self.training.as_ref().map(copy).transpose()? })
     }
 }
 
 impl Version {
-    /// Bytes of memory.
+    /// Bytes of memory that it takes beside the adapter: none for parameters that still are the adapter's, or another version's.
     #[must_use]
     pub fn bytes(&self) -> u64 {
         if let State::Memory(kept) = &self.state { kept.bytes() } else { 0 }
@@ -189,32 +186,22 @@ pub struct Made {
 
 impl Live {
     /// Begins its versions with what it is now.
-    ///
-    /// # Errors
-    /// Out of memory.
-    pub(super) fn begin_versions(&mut self) -> Result<()> {
+    pub(super) fn begin_versions(&mut self) {
         let state = match self.origin {
             Origin::New(seed) if self.steps == 0 => State::Seed(seed),
-            _ => {
-                let params = self.adapter.params.duplicate(Purpose::Adapters)?;
-                State::Memory(Kept { params, training: None })
-            }
+            _ => State::Memory(Kept { params: self.adapter.params.share(), training: None }),
         };
         self.versions = Versions::default();
         self.push(state, None, Made::default());
-        Ok(())
     }
 
-    /// Makes a version of what it is now, and returns its number.
-    ///
-    /// # Errors
-    /// Out of memory.
-    pub fn make_version(&mut self, mut made: Made) -> Result<usize> {
-        let params = self.adapter.params.duplicate(Purpose::Adapters)?;
+    /// Makes a version of what it is now, which shares its parameters until they are changed, and returns its number.
+    pub fn make_version(&mut self, mut made: Made) -> usize {
+        let params = self.adapter.params.share();
         let training = made.training.take();
         let parent = if made.afresh { Some(0) } else { self.versions.current };
         self.push(State::Memory(Kept { params, training }), parent, made);
-        Ok(self.versions.made - 1)
+        self.versions.made - 1
     }
 
     fn push(&mut self, state: State, parent: Option<usize>, made: Made) {
@@ -281,7 +268,7 @@ impl Session {
         let kept = version.kept(&live.adapter, linears)?;
         let mut new = Live {
             name: name.to_owned(),
-            adapter: live.adapter.with_params(&kept.params)?,
+            adapter: live.adapter.with_params(&kept.params),
             origin: live.origin.clone(),
             template: version.template.clone(),
             steps: version.steps,
@@ -364,7 +351,7 @@ mod tests {
             saved: true,
             versions: Versions::default(),
         };
-        live.begin_versions().unwrap();
+        live.begin_versions();
         session.adapters.push(live);
         (session, root)
     }
@@ -375,7 +362,7 @@ mod tests {
         (live.steps, live.run, live.saved) = (live.steps + 1, Some("0001".to_owned()), false);
         let moment = || Buffer::from_vec(Purpose::Optimizer, vec![value; 4]);
         let optimizer = Optimizer::restored(vec![(moment(), moment())], live.steps as u64, 0.0);
-        live.make_version(Made { training: Some((position(live.steps), optimizer)), ..Made::default() }).unwrap();
+        live.make_version(Made { training: Some((position(live.steps), optimizer)), ..Made::default() });
     }
 
     #[test]
