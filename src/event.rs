@@ -168,6 +168,8 @@ pub struct Sheet {
     /// Its title stands above both.
     pub chart: Chart,
     pub table: Table,
+    /// Columns of the table that a narrow terminal leaves out, the first of them first.
+    pub spare: Vec<&'static str>,
     /// Whether nothing more comes.
     pub ends: bool,
 }
@@ -318,21 +320,24 @@ pub struct RunEnded {
     pub chart: Chart,
 }
 
-/// The chart of a training run: raw losses faint, smoothed bold, evaluations marked.
-///
-/// The smoothed line is an exponential mean whose weight `0.9` is corrected for its start, as Adam corrects its moments.
+/// Losses of steps, smoothed: an exponential mean whose weight `0.9` is corrected for its start, as Adam corrects its moments.
+#[must_use]
+pub fn smoothed(losses: &[f64]) -> Vec<f64> {
+    let (mut mean, mut weight) = (0.0, 0.0);
+    let smooth = losses.iter().map(|loss| {
+        mean = 0.9 * mean + 0.1 * loss;
+        weight = 0.9 * weight + 0.1;
+        mean / weight
+    });
+    smooth.collect()
+}
+
+/// The chart of a training run: raw losses faint, [`smoothed`] ones bold, evaluations marked.
 #[must_use]
 pub fn loss_chart(title: &str, losses: &[(usize, f64)], evals: &[(usize, f64)], steps: usize) -> Chart {
-    let (mut mean, mut weight) = (0.0, 0.0);
-    let smooth: Vec<(f64, f64)> = losses
-        .iter()
-        .map(|&(step, loss)| {
-            mean = 0.9 * mean + 0.1 * loss;
-            weight = 0.9 * weight + 0.1;
-            (step as f64, mean / weight)
-        })
-        .collect();
-    let raw = losses.iter().map(|&(step, loss)| (step as f64, loss)).collect();
+    let raw: Vec<(f64, f64)> = losses.iter().map(|&(step, loss)| (step as f64, loss)).collect();
+    let smooth = smoothed(&losses.iter().map(|loss| loss.1).collect::<Vec<_>>());
+    let smooth: Vec<(f64, f64)> = raw.iter().zip(smooth).map(|(&(step, _), loss)| (step, loss)).collect();
     let mut series = vec![Series { name: String::new(), points: raw, style: Style::Faint }];
     if let Some(&(_, last)) = smooth.last() {
         series.push(Series { name: format!("train {last:.2}"), points: smooth, style: Style::Bold });

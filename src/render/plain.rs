@@ -75,7 +75,8 @@ impl Plain {
             let title = ansi::wrap(&ansi::clean(&sheet.chart.title), self.width.max(1));
             lines(&Ink::new(self.color).bold(&title))
         };
-        chart + &table::table(&sheet.table, self.width.max(1), Ink::new(self.color))
+        let table = table::within(&sheet.table, &sheet.spare, self.width.max(1));
+        chart + &table::table(&table, self.width.max(1), Ink::new(self.color))
     }
 }
 

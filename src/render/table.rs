@@ -48,6 +48,23 @@ pub fn table(table: &Table, width: usize, ink: Ink) -> String {
     out
 }
 
+/// The table without as many of its `spare` columns, from the first on, as must go for the others to stand beside each other in `width`
+/// columns.
+pub(super) fn within(table: &Table, spare: &[&str], width: usize) -> Table {
+    let mut table = table.clone();
+    for name in spare {
+        let Texts { header, rows, right, .. } = Texts::new(&table);
+        if Layout::new(header, &rows, right, width).width <= width {
+            break;
+        }
+        if let Some(at) = table.columns.iter().position(|column| column == name) {
+            table.columns.remove(at);
+            table.rows.iter_mut().filter(|row| at < row.len()).for_each(|row| drop(row.remove(at)));
+        }
+    }
+    table
+}
+
 /// The texts of a table's cells, every row as long as the header.
 pub(super) struct Texts {
     pub(super) header: Vec<String>,
@@ -230,6 +247,19 @@ two seeds
         assert!(text.contains(row), "{text}");
         assert!(text.lines().all(|line| ansi::width(line) <= 30), "{text}");
         assert!(table(&sweep(), 1, Ink::PLAIN).contains("1,024"));
+    }
+
+    #[test]
+    fn spare_columns_go_before_rows_are_written_out() {
+        let columns = |width| within(&sweep(), &["to best", "remark"], width).columns;
+        assert_eq!(columns(60), ["rank", "held out", "to best", "remark"]);
+        // The remark can wrap.
+        assert_eq!(columns(42).len(), 4);
+        assert_eq!(columns(32), ["rank", "held out", "remark"]);
+        assert_eq!(columns(20), ["rank", "held out"]);
+        assert_eq!(within(&sweep(), &["none"], 1).columns.len(), 4);
+        let ragged = Table { columns: vec!["a", "b"], rows: vec![vec![], vec!["x".into(), "y".into()]], ..sweep() };
+        assert_eq!(within(&ragged, &["b"], 1).rows, [vec![], vec!["x".into()]]);
     }
 
     #[test]
