@@ -38,7 +38,7 @@ use crate::error::{Error, Result};
 
 pub use cells::{Cell, split_cells};
 pub use complete::{Candidate, CandidateKind, Name, Names, Scope, complete};
-pub use completeness::{Completeness, completeness, completeness_with};
+pub use completeness::{Completeness, completeness, completeness_with, open_part};
 pub use expand::{Argument, Lookup, evaluate, expand, expand_shell, loop_values, value_of};
 pub use highlight::{Class, highlight};
 pub use inspect::{Inspection, describe, inspect};

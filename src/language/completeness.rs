@@ -35,6 +35,23 @@ pub fn completeness(text: &str) -> Completeness {
     }
 }
 
+/// What keeps `text` from being a whole cell, as "`(` is open"; nothing if it is one, or if nothing that follows makes it right.
+#[must_use]
+pub fn open_part(text: &str) -> Option<String> {
+    let parsed = parse_all(text);
+    match parsed.problems.into_iter().next() {
+        Some(problem) => {
+            problem.incomplete?;
+            Some(problem.error.message().replace("is never closed", "is open"))
+        }
+        None => parsed.open.map(|_| match text.trim_end() {
+            continued if continued.ends_with('\\') => "`\\` continues the line".to_owned(),
+            _ if text.lines().any(|line| line.starts_with("%%")) => "a line %% ends the block".to_owned(),
+            _ => "an empty line ends the loop".to_owned(),
+        }),
+    }
+}
+
 /// As [`completeness`]; a whole cell with a verb that is none of `verbs`, or a flag that its verb has not, is invalid too.
 #[must_use]
 pub fn completeness_with(text: &str, verbs: &[Command]) -> Completeness {
@@ -105,6 +122,26 @@ mod tests {
             assert!(matches!(completeness_with(text, &verbs), Completeness::Invalid(_)), "{text}");
         }
         assert!(matches!(completeness_with("tran \\", &verbs), Completeness::Incomplete { .. }));
+    }
+
+    #[test]
+    fn what_is_open_is_named() {
+        for (text, open) in [
+            ("sweep x --rank (0 1", Some("`(` is open")),
+            ("sweep x --rank (0 1\n    ", Some("`(` is open")),
+            ("x = [1, (2 3)", Some("`[` is open")),
+            ("echo \"a", Some("`\"` is open")),
+            ("echo \"\"\"a\n", Some("`\"\"\"` is open")),
+            ("load \\", Some("`\\` continues the line")),
+            ("for d in (a b):", Some("the loop over `d` has no body")),
+            ("for d in (a b):\n    echo $d\n", Some("an empty line ends the loop")),
+            ("%%data x\n{}\n", Some("a line %% ends the block")),
+            ("load demo", None),
+            ("x = =", None),
+            ("", None),
+        ] {
+            assert_eq!(open_part(text).as_deref(), open, "{text:?}");
+        }
     }
 
     #[test]

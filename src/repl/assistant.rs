@@ -6,15 +6,15 @@ use std::cell::Cell;
 use clap::Command;
 use rustyline::completion::{Completer, Pair};
 use rustyline::highlight::{CmdKind, Highlighter};
-use rustyline::hint::Hinter;
+use rustyline::hint::{Hint, Hinter};
 use rustyline::history::SearchDirection;
 use rustyline::validate::{ValidationContext, ValidationResult, Validator};
 use rustyline::{CompletionType, Context, Helper};
 
-use super::entry::wanted_indent;
+use super::entry::{wanted_indent, without_prompts};
 use super::listing;
 use crate::files;
-use crate::language::{Candidate, Class, Names, Scope, complete, highlight};
+use crate::language::{Candidate, Class, Names, Scope, complete, highlight, open_part};
 
 /// Helps at the prompt.
 pub(super) struct Assistant<'a> {
@@ -64,21 +64,42 @@ impl Completer for Assistant<'_> {
 }
 
 impl Hinter for Assistant<'_> {
-    type Hint = String;
+    type Hint = Suggestion;
 
-    /// The rest of the last line of the history that begins like this one, else of the first candidate for a word that
+    /// On a line that is still empty what the lines above have left open. Else the rest of the last line of the history that begins like this one, else of the first candidate for a word that
     /// has begun.
-    fn hint(&self, line: &str, pos: usize, context: &Context<'_>) -> Option<String> {
+    fn hint(&self, line: &str, pos: usize, context: &Context<'_>) -> Option<Suggestion> {
         if pos < line.len() || line.is_empty() {
             return None;
         }
+        if line.rsplit_once('\n').is_some_and(|(_, last)| last.trim().is_empty()) {
+            return open_part(&without_prompts(line)).map(|open| Suggestion { text: open, is_typed: false });
+        }
+        let suggest = |text: String| Suggestion { text, is_typed: true };
         if let Some(rest) = from_history(line, context) {
-            return Some(rest);
+            return Some(suggest(rest));
         }
         let (start, candidates) = self.candidates(line, pos);
         let typed = line.get(start..).filter(|typed| !typed.is_empty())?;
         let rest = candidates.first()?.text.strip_prefix(typed)?;
-        (!rest.is_empty()).then(|| rest.to_owned())
+        (!rest.is_empty()).then(|| suggest(rest.to_owned()))
+    }
+}
+
+/// What stands dim behind the cursor.
+pub(super) struct Suggestion {
+    text: String,
+    /// Whether the right arrow types it.
+    is_typed: bool,
+}
+
+impl Hint for Suggestion {
+    fn display(&self) -> &str {
+        &self.text
+    }
+
+    fn completion(&self) -> Option<&str> {
+        self.is_typed.then_some(&self.text)
     }
 }
 
@@ -164,7 +185,7 @@ mod tests {
 
     fn hint(line: &str, pos: usize) -> Option<String> {
         let history = MemHistory::new();
-        assistant(true).hint(line, pos, &Context::new(&history))
+        assistant(true).hint(line, pos, &Context::new(&history)).map(|hint| hint.text)
     }
 
     #[test]
@@ -191,12 +212,22 @@ mod tests {
     }
 
     #[test]
+    fn what_is_open_is_told_and_cannot_be_typed() {
+        let history = MemHistory::new();
+        for (line, open) in [("sweep x --rank (0 1\n    ", "`(` is open"), ("lora> echo \"a\n", "`\"` is open")] {
+            let hint = assistant(true).hint(line, line.len(), &Context::new(&history)).unwrap();
+            assert_eq!((hint.display(), hint.completion()), (open, None));
+        }
+        assert_eq!(hint("load demo\n", 10), None);
+    }
+
+    #[test]
     fn the_history_comes_before_completion() {
         let mut history = MemHistory::new();
         for entry in ["load demo", "load smol --dtype f32", "echo a\nb", "load"] {
             history.add(entry).unwrap();
         }
-        let hint = |line: &str| assistant(true).hint(line, line.len(), &Context::new(&history));
+        let hint = |line: &str| assistant(true).hint(line, line.len(), &Context::new(&history)).map(|hint| hint.text);
         assert_eq!(hint("load ").as_deref(), Some("smol --dtype f32"));
         assert_eq!(hint("load d").as_deref(), Some("emo"));
         assert_eq!(hint("echo ").as_deref(), Some("a"));
