@@ -5,11 +5,11 @@ use serde_json::{Value, json};
 
 use super::Verb;
 use super::arguments::{json_number, number, positive, within_context};
-use crate::data::{Sample, TokenizeOptions};
+use crate::data::{Format, Sample, TokenizeOptions};
 use crate::error::Result;
 use crate::eval::{Evaluation, evaluate, evaluate_with};
 use crate::event::{Cell, Event, Table, Task, units};
-use crate::session::{Answer, Session};
+use crate::session::{Answer, Session, TrainingData};
 
 mod scales;
 mod xray;
@@ -59,9 +59,10 @@ impl Verb for Eval {
         session.partial = Some(answer(&rows));
         let over_scales = self.scale.len() > 1;
         let adapters = if over_scales { scales::adapters(session, &subjects)? } else { Vec::new() };
-        let mut scaled = Vec::new();
+        let (mut scaled, mut cuts) = (Vec::new(), Vec::new());
         for name in &self.data {
             let data = session.training_data(name, &self.options(session, name, task)?, task)?;
+            cuts.extend(cut(&data));
             let seen = session.seen_rows(&data.data);
             if seen > 0 {
                 task.emit(Event::Warning(format!(
@@ -86,10 +87,10 @@ impl Verb for Eval {
             }
         }
         if over_scales {
-            scales::show(&scaled, task);
+            scales::show(&scaled, cuts.join("; "), task);
             return Ok(scales::answer(&scaled));
         }
-        task.emit(Event::Table(table(&rows)));
+        task.emit(Event::Table(Table { note: cuts.join("; "), ..table(&rows) }));
         let mut answer = answer(&rows);
         if let Some(parts) = parts {
             answer["xray"] = parts;
@@ -112,6 +113,18 @@ impl Eval {
         options.max_seq_len = within_context(session.base()?, options.max_seq_len, task);
         options.pack |= self.pack;
         Ok(options)
+    }
+}
+
+/// How the longest rows were made shorter, which changes the loss.
+fn cut(data: &TrainingData) -> Option<String> {
+    let (all, cut) = (data.samples().len() as u64, data.tokenized.truncated as u64);
+    let (name, longest) = (&data.data.name, data.tokenized.max_seq_len);
+    let (all, rows) = (units::count(all), units::count(cut));
+    match data.data.format {
+        Format::Text if data.samples().len() > 1 => Some(format!("{name} is read in windows of {longest} tokens")),
+        _ if cut > 0 => Some(format!("{rows} of {all} rows of {name} are cut to {longest} tokens (--max-seq-len)")),
+        _ => None,
     }
 }
 

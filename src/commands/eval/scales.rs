@@ -71,8 +71,8 @@ pub(super) fn answer(all: &[Scaled]) -> Value {
     json!({"rows": all.iter().map(of).collect::<Vec<_>>(), "best": best})
 }
 
-/// A chart of all, and a table for each combination and data set.
-pub(super) fn show(all: &[Scaled], task: Task<'_>) {
+/// A chart of all, and a table for each combination and data set with `note` below.
+pub(super) fn show(all: &[Scaled], note: String, task: Task<'_>) {
     let several = series(all).count() > 1;
     let name = |first: &Scaled| {
         if all.iter().any(|row| row.data != all[0].data) {
@@ -99,7 +99,7 @@ pub(super) fn show(all: &[Scaled], task: Task<'_>) {
         x_max: None,
     }));
     for rows in series(all) {
-        task.emit(Event::Table(table(rows, name(&rows[0]))));
+        task.emit(Event::Table(Table { note: note.clone(), ..table(rows, name(&rows[0])) }));
     }
 }
 
