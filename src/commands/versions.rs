@@ -10,11 +10,14 @@ use crate::session::{Live, Version};
 pub(super) fn show(live: &Live, task: Task<'_>) -> Value {
     let all: Vec<&Version> = live.versions.iter().collect();
     let current = live.versions.current().map(|v| v.number);
+    let is_held_out = all.iter().any(|version| version.held_out.is_some());
+    let mut columns = vec!["version", "label", "steps", "train loss", "held out", "run", "memory", "place"];
+    columns.retain(|column| is_held_out || *column != "held out");
     let mut table = Table {
         title: format!("versions of {}", live.name),
-        columns: vec!["version", "label", "steps", "loss", "held out", "run", "memory", ""],
+        columns,
         note: format!(
-            "restore {}@VERSION goes back to one, branch {} NEW --from VERSION begins another",
+            "train loss: smoothed, as in the chart. restore {}@VERSION goes back to one, branch {} NEW --from VERSION begins another",
             live.name, live.name
         ),
         ..Table::default()
@@ -22,16 +25,19 @@ pub(super) fn show(live: &Live, task: Task<'_>) -> Value {
     for (depth, version) in tree(&all) {
         let number = |x: Option<f64>| x.map_or(Cell::Empty, |x| Cell::Number(x, 4));
         let here = if Some(version.number) == current { "stands here".to_owned() } else { version.place() };
-        table.rows.push(vec![
+        let mut row = vec![
             Cell::Text(format!("{}{}", branch_mark(depth), version.number)),
             version.label.as_deref().map_or(Cell::Empty, Cell::from),
             Cell::Count(version.steps as u64),
             number(version.loss),
-            number(version.held_out),
+        ];
+        row.extend(is_held_out.then(|| number(version.held_out)));
+        row.extend([
             version.run.as_deref().map_or(Cell::Empty, Cell::from),
             if version.bytes() > 0 { Cell::Bytes(version.bytes()) } else { Cell::Empty },
             Cell::Text(here),
         ]);
+        table.rows.push(row);
     }
     if !all.is_empty() {
         task.emit(Event::Table(table));

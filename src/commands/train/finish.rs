@@ -9,7 +9,7 @@ use crate::data::{DataSet, Sample, TokenizeOptions};
 use crate::device::memory;
 use crate::error::{Error, Kind, Result};
 use crate::eval::Evaluation;
-use crate::event::{Cell, Event, RunEnded, Table, Task, loss_chart, units};
+use crate::event::{Cell, Event, RunEnded, Table, Task, loss_chart, smoothed, units};
 use crate::render;
 use crate::session::{Made, Session, Training};
 use crate::train::{HeldOut, Outcome, Probe, Recorder, Run, StepReport};
@@ -56,7 +56,7 @@ pub(crate) fn end(session: &mut Session, mut training: Training, task: Task<'_>)
     let held_out = training.run.held_out.take();
     let last = training.run.outcome.evals.pop().map(|(_, evaluation)| evaluation);
     let is_adapter = training.adapter.is_some();
-    keep_version(session, training, task)?;
+    keep_version(session, training)?;
     memory::trim();
     if stopped.is_some() {
         let next =
@@ -99,7 +99,7 @@ pub(in crate::commands) fn note_data(
 }
 
 /// Makes a version of the adapter as the training leaves it; the moments move into it.
-fn keep_version(session: &mut Session, training: Training, task: Task<'_>) -> Result<()> {
+fn keep_version(session: &mut Session, training: Training) -> Result<()> {
     let Training { run, adapter: Some(name), .. } = training else { return Ok(()) };
     if run.outcome.losses.is_empty() {
         return Ok(());
@@ -107,15 +107,19 @@ fn keep_version(session: &mut Session, training: Training, task: Task<'_>) -> Re
     let index = session.adapter_index(&name)?;
     let made = Made {
         afresh: run.saving.steps_before == 0 && run.outcome.losses.len() == run.trainer.step,
-        loss: run.outcome.losses.last().map(|l| l.loss),
+        loss: smoothed_loss(&run),
         held_out: run.evaluations().filter(|(step, _)| *step == run.trainer.step).last().map(|(_, loss)| loss),
         training: Some((run.position(), run.trainer.into_optimizer())),
     };
-    if let Err(error) = session.adapters[index].make_version(made) {
-        task.emit(Event::Warning(format!("no version of {name} could be made: {}", error.message())));
-    }
+    session.adapters[index].make_version(made);
     session.settle_versions();
     Ok(())
+}
+
+/// What the chart of the run says of its last step.
+fn smoothed_loss(run: &Run) -> Option<f64> {
+    let earlier = run.earlier.0.iter().map(|(_, loss)| *loss);
+    smoothed(&earlier.chain(run.outcome.losses.iter().map(|l| l.loss)).collect::<Vec<_>>()).pop()
 }
 
 /// Writes charts and result of the run; what could not be written is told and returned, not fatal.

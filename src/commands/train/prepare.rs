@@ -232,7 +232,10 @@ impl Train {
             backend.keep_weights(true);
         }
         let mut trainer = Trainer::new(settings, tokenized.samples, tokenized.packs, &mut subject)?;
-        let subtitle = subtitle(&subject, &trainer.settings, rows, trainer.activation_bytes());
+        let mut subtitle = subtitle(&subject, &trainer.settings, rows, trainer.activation_bytes());
+        if self.cache_weights {
+            subtitle += " · weights kept ready";
+        }
         let title = format!("{} on {title}", name.as_deref().unwrap_or("the whole model"));
         let mut config = config(session, &data, held_out.as_ref(), &trainer.settings, &options, adapter)?;
         config["earlier_steps"] = json!(steps_before);
@@ -264,12 +267,12 @@ impl Train {
                 (curves, said) = (record.curves(), record.samples());
                 if let Some(index) = adapter {
                     let live = &mut session.adapters[index];
-                    before = Some((live.adapter.duplicate()?, live.steps));
+                    before = Some((live.adapter.with_params(&live.adapter.params), live.steps));
                     let adapter = &mut live.adapter;
                     adapter.params.host_mut().copy_from_slice(&checkpoint.params);
                     let lowest = curves.1.iter().min_by(|a, b| a.1.total_cmp(&b.1));
                     if lowest.is_some_and(|(at, _)| *at == step) {
-                        best = Some((step, adapter.params.duplicate(Purpose::Adapters)?));
+                        best = Some((step, adapter.params.share()));
                     }
                 }
                 arguments = checkpoint.position.arguments;
