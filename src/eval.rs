@@ -10,6 +10,7 @@ use crate::ops::Backend;
 pub mod diagnosis;
 pub mod general;
 pub mod importance;
+pub mod modules;
 pub mod xray;
 
 /// How well a model predicts some rows.
@@ -134,6 +135,10 @@ impl Evaluator {
     /// # Errors
     /// No sample has a scored token; out of memory.
     pub fn new(decoder: &Decoder, samples: &[Sample]) -> Result<Self> {
+        Self::keeping(decoder, samples, Keep::Nothing)
+    }
+
+    fn keeping(decoder: &Decoder, samples: &[Sample], keep: Keep) -> Result<Self> {
         let mut order: Vec<usize> = (0..samples.len()).filter(|&i| samples[i].scored() > 0).collect();
         if order.is_empty() {
             return Err(Error::usage("no token of the data set is scored")
@@ -142,7 +147,7 @@ impl Evaluator {
         order.sort_by_key(|&i| (samples[i].ids.len(), i));
         let longest = samples.iter().map(|s| s.ids.len()).max().unwrap_or(0);
         let rows = BATCH_TOKENS.max(longest).min(order.iter().map(|&i| samples[i].ids.len()).sum());
-        let arena = Arena::new(&decoder.spec, rows, longest, Keep::Nothing, decoder.compute)?;
+        let arena = Arena::new(&decoder.spec, rows, longest, keep, decoder.compute)?;
         Ok(Self { order, done: 0, rows, arena, results: vec![Vec::new(); samples.len()] })
     }
 
@@ -177,24 +182,39 @@ impl Evaluator {
         cancel: &Cancel,
     ) -> Result<usize> {
         let pass = Pass { backend, adapters, cancel, dropout: None };
+        let (batch, scored) = self.batch(samples, uses);
+        decoder.forward(&pass, &batch, &mut self.arena, None)?;
+        let nll = decoder.score(&pass, &self.arena, &scored)?;
+        Ok(self.put(samples, nll))
+    }
+
+    /// The samples of the next batch.
+    fn next(&self, samples: &[Sample]) -> &[usize] {
         let mut tokens = 0;
         let fits = |&&i: &&usize| {
             tokens += samples[i].ids.len();
             tokens <= self.rows
         };
         let rest = &self.order[self.done..];
-        let now = &rest[..rest.iter().take_while(fits).count()];
+        &rest[..rest.iter().take_while(fits).count()]
+    }
+
+    /// The next batch.
+    fn batch(&self, samples: &[Sample], uses: &[Use]) -> (Batch, Scored) {
         let (mut batch, mut scored) = (Batch::default(), Scored::default());
-        for &i in now {
-            samples[i].append_to(&mut batch, &mut scored, uses);
-        }
-        decoder.forward(&pass, &batch, &mut self.arena, None)?;
-        let mut nll = decoder.score(&pass, &self.arena, &scored)?.into_iter();
-        for &i in now {
+        self.next(samples).iter().for_each(|&i| samples[i].append_to(&mut batch, &mut scored, uses));
+        (batch, scored)
+    }
+
+    /// Takes what the scored tokens of the next batch said, and returns how many samples it held.
+    fn put(&mut self, samples: &[Sample], nll: Vec<f32>) -> usize {
+        let now = self.next(samples).to_vec();
+        let mut nll = nll.into_iter();
+        for &i in &now {
             self.results[i] = nll.by_ref().take(samples[i].scored()).collect();
         }
         self.done += now.len();
-        Ok(now.len())
+        now.len()
     }
 
     /// What came of it.

@@ -11,6 +11,7 @@ use crate::eval::{Evaluation, evaluate, evaluate_with};
 use crate::event::{Cell, Event, Table, Task, units};
 use crate::session::{Answer, Session, TrainingData};
 
+mod by_module;
 mod scales;
 mod xray;
 
@@ -45,6 +46,12 @@ pub(super) struct Eval {
     /// Samples shown with --xray; 3
     #[arg(long, value_name = "N", requires = "xray")]
     show: Option<usize>,
+    /// Show what each module of the adapter gained, layers by kinds, from one pass forward and back
+    #[arg(long)]
+    by_module: bool,
+    /// Modules that --by-module checks by switching them off; 5
+    #[arg(long, value_name = "N", requires = "by_module")]
+    top: Option<usize>,
 }
 
 impl Verb for Eval {
@@ -52,9 +59,13 @@ impl Verb for Eval {
         session.base()?;
         let mut subjects = subjects(session, &self.adapters)?;
         if self.xray {
-            subjects = xray::subjects(session, &subjects, &self.data, &self.scale)?;
+            subjects = xray::subjects(session, "--xray", &subjects, &self.data, &self.scale)?;
         }
-        let mut parts = None;
+        if self.by_module {
+            subjects = xray::subjects(session, "--by-module", &subjects, &self.data, &self.scale)?;
+            by_module::check(&subjects, self.scale[0])?;
+        }
+        let mut parts = Vec::new();
         let mut rows: Vec<(String, String, Evaluation)> = Vec::new();
         session.partial = Some(answer(&rows));
         let over_scales = self.scale.len() > 1;
@@ -81,9 +92,16 @@ impl Verb for Eval {
                 rows.push((subject.clone(), data.data.name.clone(), evaluation));
                 session.partial = Some(answer(&rows));
             }
-            if self.xray {
+            if self.xray || self.by_module {
                 let both = (&rows[0].2, &rows[1].2);
-                parts = Some(xray::show(session, &data, both, self.show, &subjects[1], task)?);
+                let name = subjects[1].as_str();
+                if self.xray {
+                    parts.push(("xray", xray::show(session, &data, both, self.show, name, task)?));
+                }
+                if self.by_module {
+                    let part = by_module::show(session, &data, both, (name, self.scale[0]), self.top, task)?;
+                    parts.push(("by_module", part));
+                }
             }
         }
         if over_scales {
@@ -92,8 +110,8 @@ impl Verb for Eval {
         }
         task.emit(Event::Table(Table { note: cuts.join("; "), ..table(&rows) }));
         let mut answer = answer(&rows);
-        if let Some(parts) = parts {
-            answer["xray"] = parts;
+        for (name, part) in parts {
+            answer[name] = part;
         }
         Ok(answer)
     }

@@ -164,7 +164,7 @@ fn measure(
 
 /// By how much the loss `a` is above `b`, scored on the same rows, and 1.96 standard errors of it, those of a ratio estimator as in
 /// [`Evaluation`]; NaN for a single row.
-fn difference(a: &Evaluation, b: &Evaluation) -> Difference {
+pub(super) fn difference(a: &Evaluation, b: &Evaluation) -> Difference {
     let rows: Vec<(f64, usize)> = a.rows.iter().zip(&b.rows).map(|(a, b)| (a.0 - b.0, a.1)).collect();
     let (mean, stderr) = ratio(&rows);
     Difference { mean, half: 1.96 * stderr }

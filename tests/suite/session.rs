@@ -1,6 +1,7 @@
 //! The commands through a session, as a front end drives them.
 
 mod again;
+mod by_module;
 mod chat;
 mod check;
 mod compare;

@@ -13,27 +13,33 @@ use crate::session::{Session, TrainingData};
 /// Rows that are shown if nothing else is asked for.
 const SHOWN: usize = 3;
 
-/// The base, or what is asked for in its place, and the one adapter that is compared with it.
+/// The base, or what is asked for in its place, and the one adapter that `flag` compares with it.
 ///
 /// # Errors
 /// There is no adapter, or there are several; several data sets or scales.
-pub(super) fn subjects(session: &Session, all: &[String], data: &[String], scales: &[f64]) -> Result<Vec<String>> {
+pub(super) fn subjects(
+    session: &Session,
+    flag: &str,
+    all: &[String],
+    data: &[String],
+    scales: &[f64],
+) -> Result<Vec<String>> {
     if let [_, second, ..] = data {
-        return Err(Error::usage(format!("--xray looks at one data set, {second} is another"))
-            .hint(format!("eval {} --xray", data[0])));
+        return Err(Error::usage(format!("{flag} looks at one data set, {second} is another"))
+            .hint(format!("eval {} {flag}", data[0])));
     }
     if scales.len() > 1 {
-        return Err(Error::usage(format!("--xray looks at one scale, not at {}", scales.len())).hint("--scale 1"));
+        return Err(Error::usage(format!("{flag} looks at one scale, not at {}", scales.len())).hint("--scale 1"));
     }
     let (bases, adapters): (Vec<String>, Vec<String>) =
         all.iter().cloned().partition(|s| matches!(s.as_str(), "base" | "original"));
     match (&bases[..], &adapters[..]) {
         ([_, second, ..], _) => {
-            Err(Error::usage(format!("--xray compares an adapter with one base, {second} is another"))
+            Err(Error::usage(format!("{flag} compares an adapter with one base, {second} is another"))
                 .hint("--adapters base,NAME"))
         }
         (_, []) => {
-            let error = Error::usage("--xray shows what an adapter gained, and none is active");
+            let error = Error::usage(format!("{flag} shows what an adapter gained, and none is active"));
             Err(match session.adapters.first() {
                 Some(live) => error.hint(format!("--adapters base,{}", live.name)),
                 None => error.hint("attach-lora makes one"),
@@ -41,7 +47,7 @@ pub(super) fn subjects(session: &Session, all: &[String], data: &[String], scale
         }
         (_, [adapter]) => Ok(vec![bases.first().cloned().unwrap_or_else(|| "base".to_owned()), adapter.clone()]),
         (_, [first, ..]) => Err(Error::usage(format!(
-            "--xray shows what one adapter gained, and there are {}: {}",
+            "{flag} shows what one adapter gained, and there are {}: {}",
             adapters.len(),
             adapters.join(", ")
         ))
