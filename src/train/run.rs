@@ -299,7 +299,7 @@ impl Run {
         // The best state is worth keeping beside the last only where the last is not the best.
         match &self.outcome.best {
             Some((at, params)) if *at != step => {
-                saved.push(adapter.with_params(params).and_then(|best| save(&best, "best", *at)));
+                saved.push(save(&adapter.with_params(params), "best", *at));
             }
             // An earlier best is none any more; that it cannot be removed harms nobody.
             Some(_) => drop(std::fs::remove_dir_all(dir.join("best"))),

@@ -157,7 +157,7 @@ impl Course {
         }
         self.tell(i, task);
         if let Some(adapter) = adapter.filter(|_| run.trainer.step > 0) {
-            self.place(session, method, adapter, run, task);
+            self.place(session, method, adapter, run);
         }
         ended
     }
@@ -215,7 +215,7 @@ impl Course {
     }
 
     /// Puts the adapter of a method into the session, to be gone on with; which are active stays.
-    fn place(&self, session: &mut Session, method: Method, adapter: Adapter, run: Run, task: Task<'_>) {
+    fn place(&self, session: &mut Session, method: Method, adapter: Adapter, run: Run) {
         let (name, steps) = (method.name(), run.trainer.step);
         session.place_adapter(Live {
             name: name.to_owned(),
@@ -235,9 +235,7 @@ impl Course {
             held_out: run.outcome.evals.last().filter(|(step, _)| *step == steps).map(|(_, e)| e.loss),
             training: Some((run.position(), run.trainer.into_optimizer())),
         };
-        if let Err(error) = live.make_version(made) {
-            task.emit(Event::Warning(format!("no version of {name} could be made: {}", error.message())));
-        }
+        live.make_version(made);
         session.settle_versions();
     }
 

@@ -28,7 +28,12 @@ impl Compare {
         check_base(session)?;
         self.check_names(session, task)?;
         let trained = Adapter::count(&lora, &session.base()?.decoder.linears)? as u64;
+        if self.shared.0.iter().any(|word| word.starts_with("--probe=")) {
+            return Err(Error::usage("compare scores no general text")
+                .hint("train DATA --probe FILE does, by one method at a time"));
+        }
         let mut words = words_of_train(session, &self.data, &self.shared, self.seed)?;
+        words.push("--no-probe".to_owned());
         words.push(format!("--seed={}", self.seed));
         let flags = Train::parse(&words)?;
         let material = flags.material(session, task)?;

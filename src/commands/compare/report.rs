@@ -202,7 +202,7 @@ impl Comparison {
             series: series.collect(),
             x_max: Some(self.steps as f64),
         };
-        Sheet { chart, table: self.table(), ends }
+        Sheet { chart, table: self.table(), ends, spare: Vec::new() }
     }
 
     fn table(&self) -> Table {

@@ -70,7 +70,7 @@ pub(super) fn show(
     }
     task.emit(Event::Heat(heat(format!("what each module of {name} gains on {data}"), &works)));
     works.sort_by(|a, b| b.gain.abs().total_cmp(&a.gain.abs()));
-    let mut without = adapter.duplicate()?;
+    let mut without = adapter.with_params(&adapter.params);
     let mut found: Vec<(&Work<'_>, Difference)> = Vec::new();
     for work in works.iter().take(checked.unwrap_or(CHECKED)) {
         let site = without.sites[work.index].take();

@@ -301,10 +301,7 @@ impl Course {
                         held_out: standing.evals.last().map(|(_, loss)| *loss),
                         ..Made::default()
                     };
-                    if let Err(error) = live.make_version(made) {
-                        let message = format!("no version of {} could be made: {}", live.name, error.message());
-                        task.emit(Event::Warning(message));
-                    }
+                    live.make_version(made);
                 }
             }
         }
@@ -315,7 +312,7 @@ impl Course {
         for row in &report.rows {
             let Some(middle) = row.middle() else { continue };
             let live = session.adapter(&middle.name)?;
-            let adapter = live.adapter.duplicate()?;
+            let adapter = live.adapter.with_params(&live.adapter.params);
             let (template, run) = (live.template.clone(), live.run.clone());
             let (name, origin, steps) = (row.setting.name.clone(), live.origin.clone(), live.steps);
             let versions = Versions::default();

@@ -29,7 +29,8 @@ impl Report<'_> {
         let shown = self.shown();
         let (lowest, chosen) = lowest_and_chosen(&shown).unzip();
         let chart = tradeoff(self.title, &shown).unwrap_or_else(|| chart(self.title, &shown, chosen));
-        Sheet { chart, table: self.table(&shown, lowest, chosen), ends }
+        let spare = vec!["memory", "time", "train", "alpha", "± seeds", "‖ΔW‖/‖W‖"];
+        Sheet { chart, table: self.table(&shown, lowest, chosen), spare, ends }
     }
 
     /// `best` and `chosen` as names of trials.
