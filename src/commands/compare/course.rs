@@ -134,6 +134,8 @@ impl Course {
                 Ok(Piece::Part) => {}
                 Ok(piece @ (Piece::Step | Piece::Look)) => {
                     self.comparison.methods[i].note(&run, piece, memory::peak_held().saturating_sub(beside));
+                    // What an evaluation takes does not count either.
+                    memory::restart_peak();
                     self.tell(i, task);
                 }
                 Ok(Piece::End) => break run.outcome.stopped.take().map_or(Ok(()), Err),

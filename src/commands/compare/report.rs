@@ -87,7 +87,7 @@ pub(super) struct Measured {
     pub(super) seconds: f64,
     /// Optimizer steps alone.
     pub(super) training_seconds: f64,
-    /// The most that its buffers took together: weights, what is trained, activations, scratch.
+    /// The most that its buffers took together in a step: weights, what is trained, activations, scratch.
     pub(super) peak_memory_bytes: u64,
     /// Of these the weights of the base, and the activations of training.
     pub(super) base_bytes: u64,
@@ -117,11 +117,14 @@ impl Measured {
         }
     }
 
-    /// Notes what a piece of its run has brought.
+    /// Notes what a piece of its run has brought; `peak` are the bytes that it took at most.
     pub(super) fn note(&mut self, run: &Run, piece: Piece, peak: u64) {
         let outcome = &run.outcome;
         match piece {
-            Piece::Step => self.losses.extend(outcome.losses.last().map(|step| step.loss)),
+            Piece::Step => {
+                self.losses.extend(outcome.losses.last().map(|step| step.loss));
+                self.peak_memory_bytes = self.peak_memory_bytes.max(peak);
+            }
             _ => {
                 if let Some((step, evaluation)) = outcome.evals.last().filter(|(_, e)| e.loss.is_finite()) {
                     self.evals.push((*step, evaluation.loss));
@@ -131,7 +134,6 @@ impl Measured {
         }
         self.tokens = outcome.tokens;
         (self.seconds, self.training_seconds) = (outcome.worked.as_secs_f64(), outcome.trained.as_secs_f64());
-        self.peak_memory_bytes = peak;
     }
 
     /// The held-out loss before the first step.
