@@ -76,7 +76,11 @@ fn looked_at(e: &Evidence, diagnosis: &Diagnosis) -> String {
         parts.push(format!(
             "{} (‖ΔW‖/‖W‖ {}, effective rank {:.1} of {})",
             units::plural(weights.modules, "module"),
-            units::percent(weights.update_ratio),
+            if weights.update_ratio < 1.0 {
+                units::percent(weights.update_ratio)
+            } else {
+                units::rate(weights.update_ratio)
+            },
             weights.effective_rank,
             weights.rank
         ));

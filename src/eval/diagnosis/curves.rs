@@ -205,7 +205,9 @@ pub(super) fn divergence(e: &Evidence) -> Option<Finding> {
                 "the training loss begins at {first:.2} and ends at {last:.2}; the largest gradient norm is {largest:.1}"
             )
         }
-        None if update > WHOLE_UPDATE => format!("the update is {update:.1} times as large as the weights it adds to"),
+        None if update > WHOLE_UPDATE => {
+            format!("the update is {} times as large as the weights it adds to", units::rate(update))
+        }
         None => return None,
     };
     let rate = e.learning_rate();
@@ -224,7 +226,8 @@ pub(super) fn divergence(e: &Evidence) -> Option<Finding> {
         ],
         chart: (losses.len() > 1).then(|| loss_chart(&title, &losses, &e.held_out, losses[losses.len() - 1].0)),
         reason: "steps this long lead out of the valley instead of down: the learning rate is too high for this rank, scale and batch".to_owned(),
-        commands: e.with_rate(rate / 10.0).into_iter().chain(e.back()).collect(),
+        // What overwrote the model was not sound on its way there either.
+        commands: e.with_rate(rate / 10.0).into_iter().chain(e.back().filter(|_| update <= WHOLE_UPDATE)).collect(),
     })
 }
 

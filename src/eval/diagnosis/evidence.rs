@@ -156,9 +156,10 @@ fn without(words: Vec<String>, flag: &str) -> Vec<String> {
     kept
 }
 
-/// A learning rate with one digit or two: `2e-4`, `1.5e-4`.
+/// A learning rate with one digit or two: `2e-4`, `1.5e-4`, `0.05`.
 pub(super) fn rounded(rate: f64) -> String {
-    format!("{rate:.1e}").replace(".0e", "e")
+    let short = format!("{rate:.1e}").replace(".0e", "e");
+    if rate < 0.01 { short } else { short.parse().unwrap_or(rate).to_string() }
 }
 
 #[cfg(test)]
@@ -173,6 +174,6 @@ mod tests {
         assert_eq!(left("q --lr=1 --learning-rate=2 --lr 3", "learning-rate"), "q");
         assert_eq!(left("q --valid 0.1 --valid-more 2", "valid"), "q --valid-more 2");
         assert_eq!(left("q --warmup-steps 3", "warmup-ratio"), "q");
-        assert_eq!((rounded(2.0e-4), rounded(0.000_15)), ("2e-4".to_owned(), "1.5e-4".to_owned()));
+        assert_eq!([2e-4, 0.000_15, 0.7 / 10.0, 1.0].map(rounded), ["2e-4", "1.5e-4", "0.07", "1"]);
     }
 }

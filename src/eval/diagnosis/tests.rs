@@ -226,7 +226,8 @@ fn every_way_to_diverge_is_one_finding() {
         assert_eq!((finding.kind, finding.severity), ("divergence", Severity::Serious));
         assert!(finding.found.contains(word), "{}", finding.found);
         assert_eq!(finding.commands[0], "train q --steps 50 --valid v --fresh --learning-rate 2e-5");
-        assert_eq!(finding.commands[1], "restore r16@1");
+        let back = finding.commands.get(1).map(String::as_str);
+        assert_eq!(back, Some("restore r16@1").filter(|_| number(&finding, "update_ratio") < 1.0));
     }
 }
 

@@ -113,7 +113,7 @@ fn a_learning_rate_too_low_and_one_too_high_are_told_apart() {
     s.ok(&format!("train {TRAIN} --valid {VALID} --steps 30 --learning-rate 1 --fresh"));
     let high = s.ok("diagnose");
     assert!(kinds(&high).contains(&"divergence"), "{high:#}");
-    assert!(found(&high, "divergence")["command"].as_str().unwrap().contains("--learning-rate 1e-1"));
+    assert!(found(&high, "divergence")["command"].as_str().unwrap().contains("--learning-rate 0.1"));
 }
 
 #[test]
