@@ -29,6 +29,8 @@ const LOWEST_RATE: f64 = 1e-5;
 const WHOLE_UPDATE: f64 = 1.0;
 /// A rise of the training loss above where it began that no order of the rows makes, in nats: 1.6 times the perplexity.
 const BLOWN: f64 = 0.5;
+/// The last steps whose mean loss is held against the first: a quarter of them, and at least so many.
+const LATE: usize = 5;
 /// Steps whose median a loss or a gradient norm is held against.
 const BEFORE: usize = 8;
 /// A loss stands out from the steps before it by so many nats at least, and so many of their median deviations …
@@ -187,11 +189,8 @@ pub(super) fn not_learning(e: &Evidence) -> Option<Finding> {
 /// The loss, a gradient or a weight is no number any more, or the loss ends far above where it began.
 pub(super) fn divergence(e: &Evidence) -> Option<Finding> {
     let losses = points(e, |made| made.loss);
-    let window = (losses.len() / 10).max(3).min(losses.len());
-    // Of the untouched model, on the rows of the first step or the held-out ones: the rows alone make no divergence.
-    let untouched = e.held_out.first().filter(|(step, _)| *step < losses.first().map_or(0, |point| point.0));
-    let first = losses.first().into_iter().chain(untouched).map(|point| point.1).fold(f64::NAN, f64::max);
-    let last = mean(&losses[losses.len() - window..]);
+    let late = &losses[losses.len() - (losses.len() / 4).max(LATE).min(losses.len())..];
+    let (first, last) = (losses.first().map_or(f64::NAN, |point| point.1), mean(late));
     let largest = e.steps.iter().map(|made| made.grad_norm).fold(f64::NAN, f64::max);
     let update = e.weights.as_ref().map_or(0.0, |weights| weights.update_ratio);
     let broken = e.weights.as_ref().is_ok_and(|weights| !weights.finite);
@@ -200,7 +199,7 @@ pub(super) fn divergence(e: &Evidence) -> Option<Finding> {
         Some(why) => why.clone(),
         None if broken => "the adapter holds numbers that are not finite".to_owned(),
         None if nowhere > 0 => format!("the loss or gradient of {} is not finite", units::plural(nowhere, "step")),
-        None if last > first + BLOWN => {
+        None if is_blown(e, first, late) => {
             format!(
                 "the training loss begins at {first:.2} and ends at {last:.2}; the largest gradient norm is {largest:.1}"
             )
@@ -229,6 +228,22 @@ pub(super) fn divergence(e: &Evidence) -> Option<Finding> {
         // What overwrote the model was not sound on its way there either.
         commands: e.with_rate(rate / 10.0).into_iter().chain(e.back().filter(|_| update <= WHOLE_UPDATE)).collect(),
     })
+}
+
+/// Whether the loss ends far above where it began: on held-out rows too, if there are any, else by more than rows differ.
+fn is_blown(e: &Evidence, first: f64, late: &[(usize, f64)]) -> bool {
+    let last = mean(late);
+    let rise = match (e.held_out.first(), e.held_out.last()) {
+        (Some((from, first)), Some((to, last))) if from < to => (last - first) / BLOWN,
+        _ => (last - first) / BLOWN.max(SPIKE_DEVIATIONS * deviation(late)),
+    };
+    last > first && rise > 1.0
+}
+
+/// The median distance to the median.
+fn deviation(points: &[(usize, f64)]) -> f64 {
+    let middle = median(points.iter().map(|point| point.1).collect());
+    median(points.iter().map(|point| (point.1 - middle).abs()).collect())
 }
 
 /// Single steps stand out by their loss or gradient.

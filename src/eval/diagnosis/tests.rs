@@ -213,13 +213,22 @@ fn every_way_to_diverge_is_one_finding() {
     });
     let nan = but(|e| e.steps[30].grad_norm = f64::NAN);
     let broken = but_weights(|w| w.finite = false);
-    let blown = but(|e| e.steps.iter_mut().skip(10).for_each(|made| (made.loss, made.grad_norm) = (9.0, 300.0)));
+    let high = |e: &mut Evidence| {
+        e.steps.iter_mut().skip(10).for_each(|made| (made.loss, made.grad_norm) = (9.0, 300.0));
+        e.held_out.iter_mut().skip(1).for_each(|point| point.1 = 9.1);
+    };
+    let alone = but(|e| {
+        high(e);
+        e.held_out.clear();
+    });
+    let blown = but(high);
     let whole = but_weights(|w| w.update_ratio = 30.0);
     for (evidence, word) in [
         (stopped, "is NaN"),
         (nan, "1 step"),
         (broken, "adapter holds"),
         (blown, "ends at 9.00"),
+        (alone, "ends at 9.00"),
         (whole, "30.0 times"),
     ] {
         let finding = only(&evidence);
@@ -229,6 +238,22 @@ fn every_way_to_diverge_is_one_finding() {
         let back = finding.commands.get(1).map(String::as_str);
         assert_eq!(back, Some("restore r16@1").filter(|_| number(&finding, "update_ratio") < 1.0));
     }
+}
+
+#[test]
+fn rows_that_differ_are_no_divergence() {
+    // The first rows are easier than most, and nothing is learnt yet.
+    let rows = |e: &mut Evidence| {
+        e.steps.truncate(6);
+        for (made, loss) in e.steps.iter_mut().zip([3.2, 4.3, 3.4, 4.6, 3.9, 4.5]) {
+            made.loss = loss;
+        }
+    };
+    sound(&but(rows));
+    sound(&but(|e| {
+        rows(e);
+        e.held_out.clear();
+    }));
 }
 
 #[test]
@@ -262,6 +287,12 @@ fn a_rank_is_too_small_if_it_is_used_up_and_the_loss_still_falls() {
     assert_eq!((finding.kind, finding.severity), ("rank too small", Severity::Hint));
     assert_eq!(finding.commands, ["sweep q --rank (4 8 16) --alpha 2r --steps 50 --learning-rate 2e-4"]);
     sound(&but(falls));
+    // A loss that moves in its last digits falls nowhere.
+    let still = but(|e| {
+        e.held_out.iter_mut().enumerate().for_each(|(i, point)| point.1 = 4.1 - 0.03 * i as f64);
+        (e.weights.as_mut().unwrap().rank, e.weights.as_mut().unwrap().effective_rank) = (4, 3.9);
+    });
+    sound(&still);
     sound(&but_weights(|w| (w.rank, w.effective_rank) = (4, 3.9)));
 }
 

@@ -14,6 +14,8 @@ const ALL_ALIKE: f64 = 0.9;
 /// The fall of the held-out loss a step at the end, as a share of its mean fall: a run that has found what it can falls by a tenth or
 /// less, at a learning rate that goes to zero too.
 const FALLS_ON: f64 = 0.5;
+/// The fall of the held-out loss, as a share of it, from which on a run has learnt something that a larger rank could go on with.
+const LEARNT: f64 = 0.05;
 
 pub(super) fn not_there(e: &Evidence) -> Option<String> {
     e.weights.as_ref().err().cloned()
@@ -45,7 +47,7 @@ pub(super) fn rank_too_small(e: &Evidence) -> Option<Finding> {
     let mean_fall = (first - last) / (step - first_step) as f64;
     let last_fall = (before - last) / (step - before_step) as f64;
     let alike = weights.effective_rank / weights.rank as f64;
-    (weights.rank > 1 && alike > ALL_ALIKE && mean_fall > 0.0 && last_fall > FALLS_ON * mean_fall).then(|| Finding {
+    (weights.rank > 1 && alike > ALL_ALIKE && first - last > LEARNT * first && last_fall > FALLS_ON * mean_fall).then(|| Finding {
         kind: "rank too small",
         severity: Severity::Hint,
         found: format!(
