@@ -134,7 +134,7 @@ mod tests {
             ("echo \"\"\"a\n", Some("`\"\"\"` is open")),
             ("load \\", Some("`\\` continues the line")),
             ("for d in (a b):", Some("the loop over `d` has no body")),
-            ("for d in (a b):\n    echo $d\n", Some("an empty line ends the loop")),
+            ("for d in (a b):\n    echo $d", Some("an empty line ends the loop")),
             ("%%data x\n{}\n", Some("a line %% ends the block")),
             ("load demo", None),
             ("x = =", None),
