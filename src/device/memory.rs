@@ -354,7 +354,8 @@ mod tests {
     #[test]
     fn the_process_holds_something() {
         assert!(resident() > 1 << 20);
-        assert!(peak_resident() >= resident());
+        // Others may begin to count anew meanwhile.
+        assert!(peak_resident() > 1 << 20);
         assert!(available() > 0);
     }
 }

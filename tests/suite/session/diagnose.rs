@@ -54,7 +54,7 @@ fn found<'a>(diagnosis: &'a Value, kind: &str) -> &'a Value {
 #[test]
 fn a_sound_run_is_said_to_be_with_what_was_looked_at() {
     let s = session("diagnose-sound");
-    let run = s.ok(&format!("train {TRAIN} --valid {VALID} --epochs 1 --batch-size 8 --learning-rate 1e-3"));
+    let run = s.ok(&format!("train {TRAIN} --valid {VALID} --epochs 1 --batch-size 8 --learning-rate 1e-3 --no-probe"));
     let ran = s.run("diagnose");
     let said = ran.said();
     assert!(said.contains("nothing to mend") && said.contains("Looked at 30 steps, 6 evaluations"), "{said}");
@@ -209,7 +209,7 @@ fn a_past_run_is_diagnosed_as_far_as_it_lies_on_disk() {
 fn forgetting_is_read_from_what_a_run_has_noted() {
     let s = session("diagnose-probe");
     let file = s.file("q.jsonl", &questions());
-    let ran = s.ok(&format!("train {file} --steps 6 --learning-rate 1e-3"));
+    let ran = s.ok(&format!("train {file} --steps 6 --learning-rate 1e-3 --no-probe"));
     let path = std::path::Path::new(ran["path"].as_str().unwrap()).join("result.json");
     let mut result: Value = serde_json::from_str(&std::fs::read_to_string(&path).unwrap()).unwrap();
     let mut note = |last: f64| {

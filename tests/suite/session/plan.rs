@@ -60,7 +60,7 @@ fn a_training_of_the_demo_takes_what_was_planned() {
         let plan = s.ok(&format!("plan demo --method {method} --rank 8 --max-seq-len 64 --batch-size 2 {planned}"));
         let mut command = Command::new(env!("CARGO_BIN_EXE_loralab"));
         command.arg("--json").env("LORALAB_RUNS", s.path("runs"));
-        let train = format!("train {text} --pack --steps 2 --max-seq-len 64 --batch-size 2 {flags}");
+        let train = format!("train {text} --pack --steps 2 --max-seq-len 64 --batch-size 2 --no-probe {flags}");
         for statement in [load, attach, &train, "memory"] {
             command.args(["-c", statement]);
         }

@@ -67,7 +67,8 @@ fn a_general_text_is_scored_before_and_after_and_when_asked_for_in_between() {
 
 #[test]
 fn garbage_makes_the_model_forget_and_the_end_says_so() {
-    let s = ready("probe-garbage");
+    let s = Session::new("probe-garbage");
+    s.ok("load demo\nattach-lora a --rank 8");
     let garbage: String = (0..60).map(|i| format!("{{\"text\": \"{}\"}}\n", "qZx7# ".repeat(10 + i % 5))).collect();
     let garbage = s.file("garbage.jsonl", &garbage);
     let ran = s.run(&format!("train {garbage} --steps 60 --learning-rate 2e-2"));

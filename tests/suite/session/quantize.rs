@@ -146,7 +146,7 @@ fn what_makes_no_sense_is_refused_and_interrupts_leave_the_base() {
     says(&s.fails("quantize int8 --search"), Kind::Usage, &["int8", "search"], "nf4 --search");
     says(&s.fails("quantize --report --data nowhere.txt"), Kind::NotFound, &["nowhere.txt"], "");
     let silent = s.file("silent.jsonl", "{\"input_ids\": [1, 2, 3], \"labels\": [-100, -100, -100]}\n");
-    says(&s.fails(&format!("quantize --data {silent}")), Kind::Usage, &["no token"], "--show 2");
+    says(&s.fails(&format!("quantize --data {silent}")), Kind::Format, &["silent.jsonl", "token to train on"], "-100");
     assert!(s.fails("quantize --report --keep proj").message().contains("nothing"));
     // At each of the passes over the text that a report makes, and while it calibrates.
     let ran = s.run_until("quantize --search", |e| begins(e, "calibrating"));
