@@ -246,7 +246,7 @@ impl Session {
     /// Adds or replaces a live adapter; which are active stays.
     pub fn place_adapter(&mut self, mut live: Live) {
         // Where there is no memory for that, it has none to go back to.
-        let _ = live.begin_versions();
+        live.begin_versions();
         match self.adapters.iter_mut().find(|a| a.name == live.name) {
             Some(old) => *old = live,
             None => self.adapters.push(live),

@@ -143,7 +143,7 @@ fn faults_of_the_data_are_found_in_what_was_trained() {
     let labels: Vec<i32> = (0..50).map(|i| if i == 30 { 50 } else { -100 }).collect();
     let all_masked = vec![-100; 50];
     let line = |labels: &[i32]| json!({"input_ids": ids, "labels": labels}).to_string() + "\n";
-    let masked = run(&s.file("masked.jsonl", &(line(&labels).repeat(1) + &line(&all_masked))));
+    let masked = run(&s.file("masked.jsonl", &(line(&labels).clone() + &line(&all_masked))));
     let masked = kinds(&masked);
     assert!(masked.contains(&"untrained rows") && masked.contains(&"few trained tokens"), "{masked:?}");
 }
