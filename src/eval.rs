@@ -71,11 +71,35 @@ pub struct Difference {
 }
 
 impl Difference {
+    /// By how much the loss `a` is above `b`, scored on the same rows.
+    #[must_use]
+    pub fn paired(a: &Evaluation, b: &Evaluation) -> Self {
+        let rows: Vec<(f64, usize)> = a.rows.iter().zip(&b.rows).map(|(a, b)| (a.0 - b.0, a.1)).collect();
+        Self::of_rows(&rows, 0.0)
+    }
+
+    /// The mean difference by token of rows that were scored twice, from the difference of each and its tokens, with its interval;
+    /// `variance` is what comes on top of that between rows.
+    #[must_use]
+    pub fn of_rows(rows: &[(f64, usize)], variance: f64) -> Self {
+        let (mean, stderr) = ratio(rows);
+        Self { mean, half: t95(rows.len() as f64 - 1.0) * (stderr * stderr + variance).sqrt() }
+    }
+
     /// Whether it may well be nothing, or less than nothing.
     #[must_use]
     pub fn is_noise(&self) -> bool {
         self.mean <= 0.0 || self.mean <= self.half
     }
+}
+
+/// The value that Student's t of `df` degrees of freedom exceeds to either side once in twenty times: the expansion of Abramowitz and
+/// Stegun, 26.7.5.
+#[must_use]
+pub fn t95(df: f64) -> f64 {
+    let z = 1.959_964_f64;
+    let (z3, z5) = (z.powi(3), z.powi(5));
+    z + (z3 + z) / (4.0 * df) + (5.0 * z5 + 16.0 * z3 + 3.0 * z) / (96.0 * df * df)
 }
 
 /// Tokens of a batch: enough to fill the processor, few enough to hear an interrupt soon.
@@ -236,5 +260,21 @@ mod tests {
         assert!((e.stderr - 1.5 / 4.0).abs() < 1e-12);
         assert!((e.perplexity() - 2.75f64.exp()).abs() < 1e-9);
         assert!(Evaluation::of(vec![vec![2.0]]).stderr.is_nan());
+    }
+
+    #[test]
+    fn students_t_is_that_of_tables() {
+        for (df, expected) in [(10.0, 2.228), (30.0, 2.042), (175.0, 1.974)] {
+            assert!((t95(df) - expected).abs() < 0.01, "{df}: {}", t95(df));
+        }
+    }
+
+    #[test]
+    fn an_interval_holds_what_rows_and_what_comes_on_top_leave_open() {
+        let same = Difference::of_rows(&[(0.5, 1), (1.0, 2), (1.5, 3)], 0.0);
+        assert!((same.mean - 0.5).abs() < 1e-12 && same.half < 1e-12, "{same:?}");
+        let wider = Difference::of_rows(&[(0.5, 1), (1.0, 2), (1.5, 3)], 0.01);
+        assert!((wider.half - t95(2.0) * 0.1).abs() < 1e-9, "{wider:?}");
+        assert!(Difference::of_rows(&[(0.5, 1)], 0.0).half.is_nan() && Difference::of_rows(&[], 0.0).half.is_nan());
     }
 }

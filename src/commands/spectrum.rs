@@ -7,7 +7,7 @@ use super::Verb;
 use super::arguments::{json_number, positive};
 use crate::data::Sample;
 use crate::error::{Error, Result};
-use crate::eval::{Difference, Evaluation, evaluate, ratio};
+use crate::eval::{Difference, Evaluation, evaluate};
 use crate::event::{Event, Task, Unit};
 use crate::lora::{Adapter, LinearInfo, Spectrum as Values, energy};
 use crate::session::{Answer, Session};
@@ -57,7 +57,7 @@ impl Verb for Spectrum {
         let linears = &base.decoder.linears;
         let rank = adapter.rank();
         let ranks = self.ranks(rank)?;
-        report::show(&name, rank, linears, &spectra, task);
+        let held_out = self.samples(session, task)?;
         let mut answer = json!({
             "adapter": name,
             "rank": rank,
@@ -67,14 +67,19 @@ impl Verb for Spectrum {
             "cuts": [],
             "chosen": null,
         });
-        let Some((data, samples)) = self.samples(session, task)? else {
+        let Some((data, samples)) = held_out else {
+            report::show(&name, rank, linears, &spectra, task);
             task.emit(Event::Text("no held-out rows to measure cut adapters on: spectrum NAME --data DATA".to_owned()));
             return Ok(answer);
         };
         answer["data"] = json!(data);
         let cuts = measure(session, adapter, &spectra, &ranks, &samples, task)?;
         let chosen = cuts.iter().find(|cut| cut.above.is_noise()).map_or(rank, |cut| cut.rank);
+        let (sentence, next) = report::conclusion(&name, &data, &cuts, chosen);
+        task.emit(Event::Text(sentence));
+        report::show(&name, rank, linears, &spectra, task);
         report::losses(&name, &data, &cuts, chosen, task);
+        task.emit(Event::Next(next));
         answer["cuts"] = cuts.iter().map(answer_of).collect();
         answer["chosen"] = json!(chosen);
         Ok(answer)
@@ -148,7 +153,7 @@ fn measure(
     let (base, whole) = (evaluate(None)?, evaluate(Some(adapter))?);
     let cut = |rank: usize, evaluation: Evaluation| Cut {
         rank,
-        above: difference(&evaluation, &whole),
+        above: Difference::paired(&evaluation, &whole),
         energy: energy(spectra, rank) / energy(spectra, usize::MAX),
         gain: if whole.loss < base.loss { (base.loss - evaluation.loss) / (base.loss - whole.loss) } else { f64::NAN },
         evaluation,
@@ -160,14 +165,6 @@ fn measure(
     }
     cuts.push(cut(adapter.rank(), whole.clone()));
     Ok(cuts)
-}
-
-/// By how much the loss `a` is above `b`, scored on the same rows, and 1.96 standard errors of it, those of a ratio estimator as in
-/// [`Evaluation`]; NaN for a single row.
-pub(super) fn difference(a: &Evaluation, b: &Evaluation) -> Difference {
-    let rows: Vec<(f64, usize)> = a.rows.iter().zip(&b.rows).map(|(a, b)| (a.0 - b.0, a.1)).collect();
-    let (mean, stderr) = ratio(&rows);
-    Difference { mean, half: 1.96 * stderr }
 }
 
 fn answer_of(cut: &Cut) -> Value {
@@ -209,15 +206,15 @@ mod tests {
         let whole = evaluation(&[(2.0, 1), (9.0, 3), (1.0, 1)]);
         // Each row worse by the same amount a token: far apart rows, and no doubt.
         let worse = evaluation(&[(2.5, 1), (10.5, 3), (1.5, 1)]);
-        let Difference { mean, half } = difference(&worse, &whole);
+        let Difference { mean, half } = Difference::paired(&worse, &whole);
         assert!((mean - 0.5).abs() < 1e-12 && half < 1e-12, "{mean} ± {half}");
         let mixed = evaluation(&[(3.0, 1), (8.5, 3), (1.0, 1)]);
-        let Difference { mean, half } = difference(&mixed, &whole);
+        let Difference { mean, half } = Difference::paired(&mixed, &whole);
         assert!(mean > 0.0 && half > mean, "{mean} ± {half}");
         assert!(Difference { mean, half }.is_noise() && Difference { mean: -0.1, half: 0.0 }.is_noise());
         assert!(!Difference { mean: 0.5, half: 1e-9 }.is_noise());
         // A single row tells nothing about noise.
-        let one = difference(&evaluation(&[(2.5, 1)]), &evaluation(&[(2.0, 1)]));
+        let one = Difference::paired(&evaluation(&[(2.5, 1)]), &evaluation(&[(2.0, 1)]));
         assert!(one.half.is_nan() && !one.is_noise());
     }
 }

@@ -17,7 +17,6 @@ use crate::error::{Error, Result};
 use crate::event::Task;
 use crate::session::{Answer, Session};
 
-pub(super) use compare::t95;
 pub(super) use course::squared;
 pub(super) use flags::Shared;
 pub(super) use keep::{is_sweep, show, words_of_train};

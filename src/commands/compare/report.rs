@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::super::arguments::json_number;
-use super::super::sweep::t95;
+use crate::eval::t95;
 use crate::event::{Cell, Chart, Series, Sheet, Style, Table, units};
 use crate::train::{Piece, Run};
 

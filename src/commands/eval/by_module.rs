@@ -3,7 +3,6 @@
 use serde_json::{Value, json};
 
 use crate::commands::arguments::json_number;
-use crate::commands::spectrum::difference;
 use crate::error::{Error, Result};
 use crate::eval::modules::derivatives;
 use crate::eval::{Difference, Evaluation, evaluate_with};
@@ -76,7 +75,7 @@ pub(super) fn show(
         let site = without.sites[work.index].take();
         let scored = evaluate_with(decoder, &[&without], &uses, samples, backend, task)?;
         without.sites[work.index] = site;
-        found.push((work, difference(&scored, whole)));
+        found.push((work, Difference::paired(&scored, whole)));
     }
     let (sum, gain) = (works.iter().map(|work| work.gain).sum(), base.loss - whole.loss);
     if !found.is_empty() {

@@ -3,7 +3,7 @@
 use crate::commands::arguments::within_context;
 use crate::data::{DataSet, Format, Sample, TokenizeOptions};
 use crate::error::Result;
-use crate::eval::{Difference, Evaluation, evaluate, general, ratio};
+use crate::eval::{Difference, Evaluation, evaluate, general};
 use crate::event::Task;
 use crate::model::Decoder;
 use crate::ops::Backend;
@@ -66,6 +66,5 @@ pub(super) fn samples(session: &Session, text: &str, task: Task<'_>) -> Result<V
 pub(super) fn difference(a: &Evaluation, b: &Evaluation) -> Difference {
     let tokens = a.nll.iter().flatten().zip(b.nll.iter().flatten());
     let apart: Vec<(f64, usize)> = tokens.map(|(a, b)| (f64::from(*a) - f64::from(*b), 1)).collect();
-    let (mean, stderr) = ratio(&apart);
-    Difference { mean, half: 1.96 * stderr }
+    Difference::of_rows(&apart, 0.0)
 }

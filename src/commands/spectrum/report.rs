@@ -126,7 +126,7 @@ fn heat(name: &str, rank: usize, linears: &[LinearInfo], spectra: &[Option<Spect
     }
 }
 
-/// What cutting costs: a chart, a table, the smallest rank that is enough.
+/// What cutting costs: a chart and a table.
 pub(super) fn losses(name: &str, data: &str, cuts: &[Cut], chosen: usize, task: Task<'_>) {
     let points: Vec<(f64, f64)> = cuts.iter().map(|cut| (cut.rank as f64, cut.evaluation.loss)).collect();
     task.emit(Event::Chart(Chart {
@@ -169,21 +169,25 @@ pub(super) fn losses(name: &str, data: &str, cuts: &[Cut], chosen: usize, task: 
                whole adapter gains on the base"
             .to_owned(),
     }));
-    let whole = cuts[last].rank;
+}
+
+/// The smallest rank that is enough, as a sentence, and what to type next.
+pub(super) fn conclusion(name: &str, data: &str, cuts: &[Cut], chosen: usize) -> (String, Vec<String>) {
+    let whole = cuts.last().map_or(0, |cut| cut.rank);
     // A cut that costs more than noise may still be worth it.
     let nearly = cuts.iter().find(|cut| cut.gain >= NEARLY_ALL && cut.rank > 0).filter(|cut| cut.rank < whole);
-    task.emit(Event::Text(match (chosen, nearly) {
+    let sentence = match (chosen, nearly) {
         (0, _) => format!("{name} is no better than the base on {data}, as far as these rows can tell"),
-        (rank, _) if rank < whole => format!("rank {rank} is enough: cut to it {name} loses no more than noise on {data}"),
+        (rank, _) if rank < whole => {
+            format!("rank {rank} is enough: cut to it {name} loses no more than noise on {data}")
+        }
         (_, Some(cut)) => format!(
             "{name} uses its whole rank {whole}: each cut costs more than noise on {data}, though rank {} keeps {} of the gain",
             cut.rank,
             units::percent(cut.gain)
         ),
         (_, None) => format!("{name} uses its whole rank {whole}: each cut costs more than noise on {data}"),
-    }));
+    };
     let next = if chosen == whole { nearly.map_or(0, |cut| cut.rank) } else { chosen };
-    if next > 0 {
-        task.emit(Event::Next(vec![format!("shrink {name} --rank {next}")]));
-    }
+    (sentence, if next > 0 { vec![format!("shrink {name} --rank {next}")] } else { Vec::new() })
 }
