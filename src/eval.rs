@@ -8,7 +8,6 @@ use crate::model::{Arena, Batch, Decoder, Keep, Pass, Scored, Use};
 use crate::ops::Backend;
 
 pub mod diagnosis;
-pub mod general;
 pub mod importance;
 pub mod modules;
 pub mod xray;

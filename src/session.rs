@@ -13,7 +13,7 @@ mod variables;
 mod versions;
 
 pub use actor::{Answer, Dispatch, Lab, Outcome};
-pub use base::{Base, Importance, Merged, Replaced};
+pub use base::{Base, Importance, Merged, Quantization, Replaced};
 pub use history::{Entry, History};
 pub use state::{Live, Origin, Session, TrainingData};
 pub use training::Training;

@@ -8,8 +8,9 @@ use serde_json::{Value, json};
 
 use super::Verb;
 use super::arguments::{json_number, positive};
+use crate::data::DataSet;
 use crate::error::{Error, Result};
-use crate::eval::{Evaluation, general, importance};
+use crate::eval::{Evaluation, importance};
 use crate::event::{Cell, Event, Table, Task, units};
 use crate::quant::{Outliers, QuantError, QuantSpec, QuantType, Storage, Weight};
 use crate::session::{Answer, Importance, Replaced, Session};
@@ -283,11 +284,11 @@ impl Quantize {
 /// How much each input weighs in the base as it was before any quantization, measured on a built-in text that no loss is measured
 /// on.
 fn calibrate(session: &mut Session, task: Task<'_>) -> Result<Importance> {
-    let samples = probe::samples(session, general::calibration(), task)?;
-    let base = session.base_mut()?;
-    if let Some(importance) = &base.importance {
+    if let Some(importance) = &session.base()?.importance {
         return Ok(importance.clone());
     }
+    let samples = probe::samples(session, &DataSet::calibration(), task)?;
+    let base = session.base_mut()?;
     let original = if base.is_quantized() { Some(base.original_decoder(task)?) } else { None };
     let base = session.base()?;
     let decoder = original.as_ref().unwrap_or(&base.decoder);

@@ -199,7 +199,7 @@ pub fn load(spec: Spec, source: &mut dyn TensorSource, options: LoadOptions, tas
 }
 
 /// Reads all weights of `decoder` again, each into the place of the one that stands there, so that no second model is held. A linear
-/// layer becomes dense, or what `specs` says by its index.
+/// layer becomes dense, or what the specs say by its index: with a search of scales where it is said how its inputs weigh.
 ///
 /// # Errors
 /// As [`load`]; some weights are read then, others stand as before.
@@ -207,7 +207,7 @@ pub fn reread(
     decoder: &mut Decoder,
     source: &mut dyn TensorSource,
     options: LoadOptions,
-    specs: &[Option<QuantSpec>],
+    (specs, importance): (&[Option<QuantSpec>], Option<&[Vec<f32>]>),
     task: Task<'_>,
 ) -> Result<()> {
     let (spec, count) = (decoder.spec.clone(), decoder.linears.len());
@@ -233,13 +233,16 @@ pub fn reread(
         let weight = match spec {
             None => read_linear(source, info, options.dtype)?,
             // As it was quantized when it was loaded: not by way of another type.
-            Some(spec) if options.dtype.is_none() || options.quantize == Some(*spec) => {
+            Some(spec) if importance.is_none() && (options.dtype.is_none() || options.quantize == Some(*spec)) => {
                 read_quantized(source, info, spec)?
             }
             Some(spec) => {
                 let name = format!("{}.weight", info.path);
                 let values = read_dense(source, &name, Purpose::LinearWeights, options.dtype)?;
-                Weight::quantize(values.values(), info.out, info.input, spec)?
+                match importance {
+                    Some(all) => Weight::quantize_searched(values.values(), info.out, info.input, spec, &all[index])?,
+                    None => Weight::quantize(values.values(), info.out, info.input, spec)?,
+                }
             }
         };
         let bias = format!("{}.bias", info.path);

@@ -12,6 +12,34 @@ use crate::quant::{QuantSpec, Storage, Values, Weight};
 /// How much each input of each linear layer weighs; see [`crate::eval::importance`].
 pub type Importance = Arc<Vec<Vec<f32>>>;
 
+/// How the linear layers of a base are quantized.
+#[derive(Clone)]
+pub struct Quantization {
+    /// By the index of the layer.
+    specs: Vec<Option<QuantSpec>>,
+    /// How the base is called.
+    quant: Option<QuantSpec>,
+    importance: Option<Importance>,
+}
+
+impl Quantization {
+    /// The same for all of `layers` layers, without a search; not at all without a spec.
+    #[must_use]
+    pub fn of_all(layers: usize, spec: Option<QuantSpec>) -> Self {
+        Self { specs: vec![spec; layers], quant: spec, importance: None }
+    }
+}
+
+impl PartialEq for Quantization {
+    fn eq(&self, other: &Self) -> bool {
+        let same = match (&self.importance, &other.importance) {
+            (Some(a), Some(b)) => Arc::ptr_eq(a, b) || a == b,
+            (a, b) => a.is_none() && b.is_none(),
+        };
+        same && (&self.specs, self.quant) == (&other.specs, other.quant)
+    }
+}
+
 /// A loaded base model.
 pub struct Base {
     /// What was typed after `load`.
@@ -121,15 +149,25 @@ impl Base {
         (0..self.decoder.linears.len()).map(|i| self.decoder.linear(i).weight.spec()).collect()
     }
 
-    /// Puts the weights back to what was loaded, read again from their source, with linear layers quantized as `specs` says by their
-    /// index; `quant` is how the base is called then.
+    /// How it is quantized, to come back to it with [`Base::reread`].
+    #[must_use]
+    pub fn quantization(&self) -> Quantization {
+        Quantization { specs: self.specs(), quant: self.quant, importance: self.importance.clone() }
+    }
+
+    /// Puts the weights back to what was loaded, read again from their source, with linear layers quantized as `wanted` says; where
+    /// they are that already nothing is read.
     ///
     /// # Errors
     /// The source has changed or cannot be read, interrupted, out of memory: then the weights are a mixture, and
     /// [`Base::trained`] is set until this succeeds.
-    pub fn reread(&mut self, specs: &[Option<QuantSpec>], quant: Option<QuantSpec>, task: Task<'_>) -> Result<()> {
-        (self.trained, self.quant) = (true, quant);
-        reread(&mut self.decoder, self.opened.tensors.as_mut(), self.options, specs, task)?;
+    pub fn reread(&mut self, wanted: &Quantization, task: Task<'_>) -> Result<()> {
+        if !self.trained && self.quantization() == *wanted {
+            return Ok(());
+        }
+        (self.trained, self.quant, self.importance) = (true, wanted.quant, wanted.importance.clone());
+        let importance = wanted.importance.as_ref().map(|all| &all[..]);
+        reread(&mut self.decoder, self.opened.tensors.as_mut(), self.options, (&wanted.specs, importance), task)?;
         self.trained = false;
         Ok(())
     }

@@ -17,7 +17,7 @@ use crate::event::{Cancel, Event, Progress, Sink, Task, Unit, units};
 use crate::lora::{Adapter, LoraConfig};
 use crate::quant::QuantSpec;
 use crate::render;
-use crate::session::{Live, Made, Origin, Session, Versions};
+use crate::session::{Live, Made, Origin, Quantization, Session, Versions};
 use crate::train::{HeldOut, Piece, Plan, Recorder, Run, Saving, Settings, Subject, Trainer};
 
 /// How a method is trained.
@@ -46,8 +46,8 @@ pub(super) struct Course {
     pub(super) template: Option<Option<String>>,
     pub(super) plan: Plan,
     pub(super) recorder: Recorder,
-    /// How the base was quantized before: each linear layer, and as a whole.
-    pub(super) before: (Vec<Option<QuantSpec>>, Option<QuantSpec>),
+    /// How the base was quantized before.
+    pub(super) before: Quantization,
     pub(super) begun: Instant,
 }
 
@@ -79,7 +79,7 @@ impl Course {
     }
 
     fn train(&mut self, session: &mut Session, task: Task<'_>) -> Result<()> {
-        stand(session, &self.dense(), None, task)?;
+        stand(session, None, task)?;
         let base = session.base()?;
         let held_out = self.held_out.as_ref().map_or(&[][..], |held_out| &held_out.samples);
         let original = evaluate(&base.decoder, None, held_out, session.backend.as_ref(), task)?;
@@ -168,32 +168,25 @@ impl Course {
     fn prepare(&self, session: &mut Session, method: Method, task: Task<'_>) -> Result<()> {
         match method {
             Method::Full => {
-                stand(session, &self.dense(), None, task)?;
+                stand(session, None, task)?;
                 session.base_mut()?.trained = true;
                 masters(session)
             }
-            Method::Lora => stand(session, &self.dense(), None, task),
-            Method::Qlora => {
-                let spec = Some(QuantSpec::default());
-                stand(session, &vec![spec; self.before.0.len()], spec, task)
-            }
+            Method::Lora => stand(session, None, task),
+            Method::Qlora => stand(session, Some(QuantSpec::default()), task),
         }
     }
 
     /// Makes the base what it was before the command, whatever happened.
     fn restore(&self, session: &mut Session, task: Task<'_>) -> Result<()> {
         let uninterrupted = Cancel::default();
-        let (specs, quant) = &self.before;
-        stand(session, specs, *quant, Task::new(task.sink, &uninterrupted)).map_err(|error| {
+        let task = Task::new(task.sink, &uninterrupted);
+        session.base_mut().and_then(|base| base.reread(&self.before, task)).map_err(|error| {
             let location = session.base().map_or("", |base| &base.opened.location);
             error
                 .context(format!("the base could not be read again from {location}; its weights are no model now"))
                 .hint("load SOURCE --reload; the adapters are in the folder of the run")
         })
-    }
-
-    fn dense(&self) -> Vec<Option<QuantSpec>> {
-        vec![None; self.before.0.len()]
     }
 
     /// The run of a method within that of the comparison, and what is written down with its adapter.
@@ -299,13 +292,12 @@ impl Course {
     }
 }
 
-/// Makes the base what was loaded, its linear layers quantized as `specs` says; what is that already is not read again.
-fn stand(session: &mut Session, specs: &[Option<QuantSpec>], quant: Option<QuantSpec>, task: Task<'_>) -> Result<()> {
+/// Makes the base what was loaded, its linear layers quantized as `spec` says or dense.
+fn stand(session: &mut Session, spec: Option<QuantSpec>, task: Task<'_>) -> Result<()> {
     let base = session.base_mut()?;
-    if base.trained || base.specs() != specs {
-        base.reread(specs, quant, task)?;
-        memory::trim();
-    }
+    let wanted = Quantization::of_all(base.decoder.linears.len(), spec);
+    base.reread(&wanted, task)?;
+    memory::trim();
     Ok(())
 }
 

@@ -64,7 +64,7 @@ impl Compare {
             original: None,
             methods: measured.collect(),
         };
-        let (specs, quant) = (base.specs(), base.quant);
+        let before = base.quantization();
         let recorder = session.runs.begin(&whole)?;
         let template = template(&material.data, &material.tokenized);
         let Material { data, tokenized, held_out, options, .. } = material;
@@ -82,7 +82,7 @@ impl Compare {
             template,
             plan,
             recorder,
-            before: (specs, quant),
+            before,
             begun: Instant::now(),
         })
     }

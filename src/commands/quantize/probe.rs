@@ -1,9 +1,9 @@
 //! The text that quantization is judged by.
 
 use crate::commands::arguments::within_context;
-use crate::data::{DataSet, Format, Sample, TokenizeOptions};
+use crate::data::{DataSet, Sample, TokenizeOptions};
 use crate::error::Result;
-use crate::eval::{Difference, Evaluation, evaluate, general};
+use crate::eval::{Difference, Evaluation, evaluate};
 use crate::event::Task;
 use crate::model::Decoder;
 use crate::ops::Backend;
@@ -33,8 +33,8 @@ impl Probe {
             let samples = session.training_data(name, &options, task)?.tokenized.samples;
             return Ok(Self { name: name.to_owned(), given: true, samples });
         }
-        let text = if whole { general::text() } else { general::opening() };
-        let samples = samples(session, text, task)?;
+        let text = if whole { DataSet::general() } else { DataSet::opening() };
+        let samples = samples(session, &text, task)?;
         Ok(Self { name: "a general text".to_owned(), given: false, samples })
     }
 
@@ -56,10 +56,9 @@ impl Probe {
 ///
 /// # Errors
 /// No base is loaded.
-pub(super) fn samples(session: &Session, text: &str, task: Task<'_>) -> Result<Vec<Sample>> {
-    let data = DataSet::parse("probe", text, Format::Text)?;
+pub(super) fn samples(session: &Session, text: &DataSet, task: Task<'_>) -> Result<Vec<Sample>> {
     let options = TokenizeOptions { max_seq_len: PIECE, ..TokenizeOptions::default() };
-    Ok(session.tokenize(&data, &options, task)?.samples)
+    Ok(session.tokenize(text, &options, task)?.samples)
 }
 
 /// By how much the loss `a` is above `b`, scored on the same tokens, paired over these.

@@ -263,3 +263,16 @@ fn bad_input_is_named_before_anything_is_trained() {
     says(&s.fails("compare rows --steps 1"), Kind::State, &["trained whole"], "--reload");
     says(&Session::new("compare-no-model").fails("compare rows.jsonl"), Kind::State, &["no model"], "load demo");
 }
+
+#[test]
+fn scales_that_were_searched_are_neither_trained_on_nor_lost() {
+    let s = session("compare-searched");
+    let line = "compare rows --methods qlora --steps 2 --batch-size 3";
+    let plain = s.ok(line);
+    s.ok("quantize --search\nuse --none");
+    let loss = || number(&s.ok("eval rows.valid --adapters base")["rows"][0]["loss"]);
+    let before = loss();
+    let searched = s.ok(&format!("{line} --replace"));
+    assert_eq!(method(&searched, "qlora")["losses"], method(&plain, "qlora")["losses"]);
+    assert_eq!(loss(), before);
+}
