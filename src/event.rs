@@ -10,7 +10,7 @@ mod task;
 pub mod units;
 
 pub use heat::{Heat, HeatScale};
-pub use task::{Cancel, Meter, Task};
+pub use task::{Cancel, Meter, OnlyProgress, Task};
 
 /// Receives what a command has to say, in order. `emit` must not block: training never waits for drawing.
 pub trait Sink: Send + Sync {

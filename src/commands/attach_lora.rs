@@ -21,6 +21,19 @@ pub(super) struct AttachLora {
     /// Name of the adapter
     #[arg(default_value = "default")]
     name: String,
+    #[command(flatten)]
+    lora: LoraFlags,
+    /// Seed of A
+    #[arg(long, default_value = "0")]
+    seed: u64,
+    /// Replace a live adapter of this name that has other settings
+    #[arg(long)]
+    replace: bool,
+}
+
+/// What an adapter is to be.
+#[derive(clap::Args)]
+pub(super) struct LoraFlags {
     /// Rank of the update
     #[arg(long, short, default_value = "16", value_parser = positive)]
     rank: usize,
@@ -45,17 +58,11 @@ pub(super) struct AttachLora {
     /// Another rank for paths a pattern matches: q_proj=4, several separated by commas
     #[arg(long, value_delimiter = ',', value_name = "PATTERN=RANK")]
     rank_pattern: Vec<String>,
-    /// Seed of A
-    #[arg(long, default_value = "0")]
-    seed: u64,
-    /// Replace a live adapter of this name that has other settings
-    #[arg(long)]
-    replace: bool,
 }
 
 impl Verb for AttachLora {
     fn run(self, session: &mut Session, task: Task<'_>) -> Answer {
-        let config = self.config()?;
+        let config = self.lora.config()?;
         let base = session.base()?;
         check_name(&self.name)?;
         if let Some(live) = session.adapters.iter().find(|a| a.name == self.name)
@@ -95,8 +102,12 @@ impl Verb for AttachLora {
     }
 }
 
-impl AttachLora {
-    fn config(&self) -> Result<LoraConfig> {
+impl LoraFlags {
+    /// The settings they stand for.
+    ///
+    /// # Errors
+    /// A flag that makes no sense.
+    pub(super) fn config(&self) -> Result<LoraConfig> {
         let alpha = alpha(&self.alpha, self.rank)?;
         let pair = |text: &String| -> Result<(String, usize)> {
             let (pattern, rank) = text.split_once('=').unwrap_or((text, ""));

@@ -9,7 +9,8 @@ use clap::Parser;
 use serde_json::json;
 
 use super::Verb;
-use super::arguments::{nonnegative, number, positive};
+use super::arguments::number;
+use super::attach_lora::LoraFlags;
 use super::sweep::Shared;
 use crate::error::{Error, Result};
 use crate::event::{Event, Task};
@@ -33,21 +34,8 @@ pub(super) struct Compare {
     /// Which, in the order that they are trained in
     #[arg(long, default_value = "full,lora,qlora", value_delimiter = ',', value_enum)]
     methods: Vec<Method>,
-    /// Rank of the adapters
-    #[arg(long, short, default_value = "16", value_parser = positive)]
-    rank: usize,
-    /// Numerator of their scale: a number, r, or 2r for twice the rank
-    #[arg(long, default_value = "2r")]
-    alpha: String,
-    /// Probability that an input of A is zeroed in training
-    #[arg(long, default_value = "0.05", value_parser = nonnegative)]
-    dropout: f64,
-    /// all-linear, attention, mlp, names like q_proj,v_proj, or a regular expression
-    #[arg(long, default_value = "all-linear")]
-    targets: String,
-    /// Scale by alpha / sqrt(rank)
-    #[arg(long)]
-    rslora: bool,
+    #[command(flatten)]
+    lora: LoraFlags,
     /// Peak of the learning rate of LoRA and QLoRA
     #[arg(long, alias = "lr", default_value = "2e-4", value_parser = number)]
     learning_rate: f64,

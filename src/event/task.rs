@@ -44,6 +44,17 @@ pub struct Task<'a> {
     pub cancel: &'a Cancel,
 }
 
+/// A sink that lets through only how far work has got.
+pub struct OnlyProgress<'a>(pub &'a dyn Sink);
+
+impl Sink for OnlyProgress<'_> {
+    fn emit(&self, event: Event) {
+        if matches!(event, Event::Progress(_)) {
+            self.0.emit(event);
+        }
+    }
+}
+
 impl<'a> Task<'a> {
     /// A task that reports to `sink` and stops when `cancel` says so.
     #[must_use]

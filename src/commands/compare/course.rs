@@ -13,7 +13,7 @@ use crate::data::{DataSet, Pack, Sample, TokenizeOptions};
 use crate::device::memory;
 use crate::error::{Error, Result};
 use crate::eval::evaluate;
-use crate::event::{Cancel, Event, Progress, Sink, Task, Unit, units};
+use crate::event::{Cancel, Event, OnlyProgress, Progress, Task, Unit, smoothed, units};
 use crate::lora::{Adapter, LoraConfig};
 use crate::quant::QuantSpec;
 use crate::render;
@@ -127,7 +127,8 @@ impl Course {
         one.state = State::Training;
         let mut run =
             Run::new(trainer, self.plan, self.held_out.take(), None, recorder, saving, (Vec::new(), Vec::new()));
-        let aside = Aside(task.sink);
+        // What a training tells beside that is told in the table.
+        let aside = OnlyProgress(task.sink);
         let quiet = Task::new(&aside, task.cancel);
         let ended = loop {
             match run.advance(&mut subject, backend.as_ref(), quiet) {
@@ -226,7 +227,7 @@ impl Course {
         live.steps = steps;
         let made = Made {
             afresh: true,
-            loss: run.outcome.losses.last().map(|step| step.loss),
+            loss: smoothed(&run.outcome.losses.iter().map(|step| step.loss).collect::<Vec<_>>()).pop(),
             held_out: run.outcome.evals.last().filter(|(step, _)| *step == steps).map(|(_, e)| e.loss),
             training: Some((run.position(), run.trainer.into_optimizer())),
         };
@@ -299,15 +300,4 @@ fn stand(session: &mut Session, spec: Option<QuantSpec>, task: Task<'_>) -> Resu
     base.reread(&wanted, task)?;
     memory::trim();
     Ok(())
-}
-
-/// Lets through how far an evaluation has got; what a training tells beside that is told in the table.
-struct Aside<'a>(&'a dyn Sink);
-
-impl Sink for Aside<'_> {
-    fn emit(&self, event: Event) {
-        if matches!(event, Event::Progress(_)) {
-            self.0.emit(event);
-        }
-    }
 }

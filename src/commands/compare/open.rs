@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use serde_json::json;
 
-use super::super::attach_lora::{alpha, settings as lora_settings};
+use super::super::attach_lora::settings as lora_settings;
 use super::super::sweep::words_of_train;
 use super::super::train::{Material, Train, config, template};
 use super::course::{Course, Way};
@@ -13,7 +13,7 @@ use super::report::{Comparison, Measured, Method};
 use super::{Compare, check_base};
 use crate::error::{Error, Result};
 use crate::event::{Event, Task};
-use crate::lora::{Adapter, LoraConfig, Targets};
+use crate::lora::Adapter;
 use crate::session::Session;
 use crate::train::Schedule;
 
@@ -24,7 +24,7 @@ impl Compare {
         if let Some(twice) = (1..self.methods.len()).find(|&i| self.methods[..i].contains(&self.methods[i])) {
             return Err(Error::usage(format!("--methods: {} is named twice", self.methods[twice].name())));
         }
-        let lora = self.lora()?;
+        let lora = self.lora.config()?;
         check_base(session)?;
         self.check_names(session, task)?;
         let trained = Adapter::count(&lora, &session.base()?.decoder.linears)? as u64;
@@ -85,19 +85,6 @@ impl Compare {
             before,
             begun: Instant::now(),
         })
-    }
-
-    fn lora(&self) -> Result<LoraConfig> {
-        let lora = LoraConfig {
-            rank: self.rank,
-            alpha: alpha(&self.alpha, self.rank)?,
-            dropout: self.dropout,
-            targets: Targets::parse(&self.targets),
-            rslora: self.rslora,
-            ..LoraConfig::default()
-        };
-        lora.validate()?;
-        Ok(lora)
     }
 
     /// What `train` would be told to train by a method alone.

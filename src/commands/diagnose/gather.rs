@@ -9,7 +9,7 @@ use crate::commands::attach_lora::suggested_rate;
 use crate::data;
 use crate::error::{Error, Result};
 use crate::eval::diagnosis::{Evidence, Rows, Weights};
-use crate::event::{Event, Sink, Task, Unit};
+use crate::event::{OnlyProgress, Task, Unit};
 use crate::lora::{Adapter, Spectrum};
 use crate::model::Decoder;
 use crate::session::{Base, Live, Session};
@@ -125,7 +125,8 @@ fn rows(session: &Session, case: &Case, task: Task<'_>) -> Result<Rows> {
     let config = case.run.as_ref().map(|run| &run.config).ok_or_else(|| Error::state("no run has trained it"))?;
     let words = ways::words(config).ok_or_else(|| Error::state("the run does not say how it was begun"))?;
     let flags = Train::parse(&words)?;
-    let quiet = Unwarned(task.sink);
+    // What is wrong with the data is told as findings.
+    let quiet = OnlyProgress(task.sink);
     let Material { data, tokenized, held_out, .. } = flags.material(session, Task::new(&quiet, task.cancel))?;
     if config["fingerprint"].as_str().is_some_and(|print| print != tokenized.fingerprint()) {
         return Err(Error::state(format!("{} is not what it was when it was trained on", data.name)));
@@ -151,15 +152,4 @@ fn rows(session: &Session, case: &Case, task: Task<'_>) -> Result<Rows> {
         held_out: held_out.map(|held_out| (held_out.data.rows.len(), data::leakage(&data, &held_out.data))),
         check,
     })
-}
-
-/// Hears of the data how far it is, not what is wrong with it: that is told as findings.
-struct Unwarned<'a>(&'a dyn Sink);
-
-impl Sink for Unwarned<'_> {
-    fn emit(&self, event: Event) {
-        if matches!(event, Event::Progress(_)) {
-            self.0.emit(event);
-        }
-    }
 }

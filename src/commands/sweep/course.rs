@@ -13,7 +13,7 @@ use crate::data::{DataSet, Pack, Sample, TokenizeOptions};
 use crate::device::memory;
 use crate::error::{Error, Result};
 use crate::eval::{evaluate, mean};
-use crate::event::{Event, Progress, Task, Unit, units};
+use crate::event::{Event, Progress, Task, Unit, smoothed, units};
 use crate::lora::Adapter;
 use crate::quant::Weight;
 use crate::render;
@@ -297,7 +297,7 @@ impl Course {
                 if live.steps < standing.step {
                     live.steps = standing.step;
                     let made = Made {
-                        loss: standing.losses.last().copied(),
+                        loss: smoothed(&standing.losses).pop(),
                         held_out: standing.evals.last().map(|(_, loss)| *loss),
                         ..Made::default()
                     };
