@@ -353,9 +353,9 @@ mod tests {
 
     #[test]
     fn the_process_holds_something() {
-        assert!(resident() > 1 << 20);
-        // Others may begin to count anew meanwhile.
-        assert!(peak_resident() > 1 << 20);
+        // First what is, then the most there was: other tests allocate meanwhile.
+        let now = resident();
+        assert!(now > 1 << 20 && peak_resident() >= now);
         assert!(available() > 0);
     }
 }
