@@ -43,7 +43,7 @@ pub(crate) fn train(training: &Training, places: &Places) -> Option<Found> {
     let full = if method == "full" { " --full" } else { "" };
     let cached = if cached { " --cache-weights" } else { "" };
     statements.push(format!(
-        "train \"{}\" --steps {steps} --batch-size {batch} --max-seq-len 2048 --no-shuffle{full}{cached}",
+        "train \"{}\" --steps {steps} --batch-size {batch} --max-seq-len 2048 --no-shuffle --no-probe{full}{cached}",
         data.display()
     ));
     let metrics = runs.join("0001/metrics.jsonl");
