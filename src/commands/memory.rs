@@ -95,7 +95,8 @@ fn why(session: &Session, purpose: Purpose) -> String {
             format!("{} × {}, {head}", units::count(d.spec.vocabulary as u64), d.spec.hidden)
         }
         Purpose::Adapters => {
-            let count: u64 = session.adapters.iter().map(|a| a.adapter.parameters() as u64).sum();
+            // What adapters share is held once.
+            let count = memory::held(Purpose::Adapters) / size_of::<f32>() as u64;
             format!("{} parameters × f32{}", units::short(count), versions(session))
         }
         Purpose::Optimizer if !versions(session).is_empty() => format!("{}{}", peak(), versions(session)),

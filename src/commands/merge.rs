@@ -242,7 +242,7 @@ fn table(name: &str, into: &str, before: &Measured, after: &Measured) -> Table {
     Table {
         columns: vec!["model", "loss", "tokens/s"],
         rows: vec![row(format!("base + {name}"), before), row(format!("merged, {into}"), after)],
-        note: format!("difference {:+.4}", after.loss - before.loss),
+        note: format!("difference {}", units::signed(after.loss - before.loss, 4)),
         ..Table::default()
     }
 }

@@ -366,10 +366,10 @@ fn show(groups: &[Group<'_>], kind: &str, how: &str, (before, after): (u64, u64)
 
 fn show_loss(probe: &str, before: &Evaluation, after: &Evaluation, task: Task<'_>) {
     task.emit(Event::Text(format!(
-        "loss on {probe} {:.3} → {:.3} ({:+.3}), perplexity {:.2} → {:.2}: what quantization {}",
+        "loss on {probe} {:.3} → {:.3} ({}), perplexity {:.2} → {:.2}: what quantization {}",
         before.loss,
         after.loss,
-        after.loss - before.loss,
+        units::signed(after.loss - before.loss, 3),
         before.perplexity(),
         after.perplexity(),
         if after.loss > before.loss { "cost" } else { "changed; it cost nothing here" }

@@ -31,6 +31,15 @@ pub struct TokenizeOptions {
     pub vocabulary: Option<usize>,
 }
 
+impl TokenizeOptions {
+    /// The defaults for a model whose context holds so many tokens.
+    #[must_use]
+    pub fn within(context: usize) -> Self {
+        let options = Self::default();
+        Self { max_seq_len: options.max_seq_len.min(context), ..options }
+    }
+}
+
 impl Default for TokenizeOptions {
     fn default() -> Self {
         Self { template: Template::Auto, max_seq_len: 512, train_on_prompt: false, pack: false, vocabulary: None }

@@ -80,6 +80,12 @@ pub fn plural(n: usize, word: &str) -> String {
     if n == 1 { format!("1 {word}") } else { format!("{} {word}s", count(n as u64)) }
 }
 
+/// A change with its sign and so many decimals, as `−0.051`.
+#[must_use]
+pub fn signed(change: f64, decimals: usize) -> String {
+    format!("{change:+.decimals$}").replace('-', "−")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

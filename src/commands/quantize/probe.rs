@@ -9,9 +9,6 @@ use crate::model::Decoder;
 use crate::ops::Backend;
 use crate::session::Session;
 
-/// Length of the pieces that a built-in text is cut into.
-const PIECE: usize = 256;
-
 /// A text to score the base on, without adapters: what quantization costs before any adapter hides it.
 pub(super) struct Probe {
     /// As "a general text".
@@ -57,7 +54,7 @@ impl Probe {
 /// # Errors
 /// No base is loaded.
 pub(super) fn samples(session: &Session, text: &DataSet, task: Task<'_>) -> Result<Vec<Sample>> {
-    let options = TokenizeOptions { max_seq_len: PIECE, ..TokenizeOptions::default() };
+    let options = TokenizeOptions::within(session.base()?.decoder.spec.max_positions);
     Ok(session.tokenize(text, &options, task)?.samples)
 }
 

@@ -167,7 +167,7 @@ impl Report<'_> {
             title: format!("what other settings give, loss on {}", self.probe),
             columns: vec!["setting", "base", "bits a weight", "error", "loss", "change", "±"],
             rows,
-            best: Some(0),
+            best: None,
             note: format!(
                 "each row differs from the first in one thing. ± 95 %, paired over the {} scored tokens{}",
                 units::count(self.now.tokens as u64),
@@ -210,9 +210,9 @@ impl Report<'_> {
         });
         match worth {
             Some((kept, change)) => format!(
-                "most loss for its bytes is saved by --keep '{}': {:+.4} for {}",
+                "most loss for its bytes is saved by --keep '{}': {} for {}",
                 kept.pattern,
-                change.mean,
+                units::signed(change.mean, 4),
                 units::bytes(kept.extra_bytes)
             ),
             None if self.now.tokens > 0 && self.kinds.iter().any(|kept| kept.change.is_some()) => {

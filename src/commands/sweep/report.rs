@@ -210,7 +210,7 @@ fn distance(rows: &[Row<'_>], (i, row): (usize, &Row<'_>), lowest: usize, chosen
     let Some(d) = row.above(&rows[lowest]) else { return chosen.trim().to_owned() };
     let half = if d.half.is_finite() { format!(" ± {:.4}", d.half) } else { String::new() };
     let noise = if d.is_noise() && chosen.is_empty() { ", noise" } else { "" };
-    format!("{chosen}{:+.4}{half}{noise}", d.mean).replace('-', "−")
+    format!("{chosen}{}{half}{noise}", units::signed(d.mean, 4))
 }
 
 /// A share in percent, with two digits that say something however small it is: `0.032 %`.

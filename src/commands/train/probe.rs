@@ -25,9 +25,7 @@ impl Train {
             return Ok(None);
         }
         let data = session.find_data(self.probe.as_deref().unwrap_or(GENERAL), Format::Auto)?;
-        let context = session.base()?.decoder.spec.max_positions;
-        let options = TokenizeOptions::default();
-        let options = TokenizeOptions { max_seq_len: options.max_seq_len.min(context), ..options };
+        let options = TokenizeOptions::within(session.base()?.decoder.spec.max_positions);
         let samples = session.tokenize(&data, &options, task).map_err(|e| e.context("--probe"))?.samples;
         if trained.iter().any(|trained| leakage(trained, &data) > 0) {
             let name = &data.name;
