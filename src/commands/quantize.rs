@@ -155,7 +155,8 @@ impl Verb for Quantize {
         let bits = quantized as f64 * 8.0 / weights as f64;
         let how = format!("{bits:.3} bits a weight ({})", describe(spec, self.search));
         show(&groups, &spec.kind.name().to_uppercase(), &how, (bytes_before, bytes_after), task);
-        show_loss(&probe.name, &loss_before, loss_after, task);
+        let original = measured.original.as_ref().or(dense.then_some(&loss_before));
+        show_loss(&probe.name, original.unwrap_or(&loss_before), loss_after, original.is_none(), task);
         let mut answer = json!({
             "type": spec.kind.name(),
             "block_size": if spec.block_size == 0 { Value::Null } else { json!(spec.block_size) },
@@ -183,7 +184,7 @@ impl Verb for Quantize {
                 layers: &layers,
                 probe: &probe.name,
                 bytes: bytes_after,
-                original: measured.original.as_ref().or(dense.then_some(&loss_before)),
+                original,
                 now: loss_after,
                 changes: &changes,
                 kinds: &measured.kinds,
@@ -364,14 +365,19 @@ fn show(groups: &[Group<'_>], kind: &str, how: &str, (before, after): (u64, u64)
     task.emit(Event::Table(table));
 }
 
-fn show_loss(probe: &str, before: &Evaluation, after: &Evaluation, task: Task<'_>) {
+/// What quantization cost against the loss `before`, of the original or, where it `was_quantized`, of what stood before.
+fn show_loss(probe: &str, before: &Evaluation, after: &Evaluation, was_quantized: bool, task: Task<'_>) {
     task.emit(Event::Text(format!(
-        "loss on {probe} {:.3} → {:.3} ({}), perplexity {:.2} → {:.2}: what quantization {}",
+        "loss on {probe} {:.3} → {:.3} ({}), perplexity {:.2} → {:.2}: what {}",
         before.loss,
         after.loss,
         units::signed(after.loss - before.loss, 3),
         before.perplexity(),
         after.perplexity(),
-        if after.loss > before.loss { "cost" } else { "changed; it cost nothing here" }
+        match (was_quantized, after.loss > before.loss) {
+            (true, _) => "changed from the quantization before",
+            (false, true) => "quantization cost",
+            (false, false) => "quantization changed; it cost nothing here",
+        }
     )));
 }

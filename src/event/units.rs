@@ -38,11 +38,12 @@ pub fn short(n: u64) -> String {
     }
 }
 
-/// A share from 0 to 1 in percent, with as many digits as it needs to say something: `3.5 %`, `0.042 %`.
+/// A share from 0 to 1 in percent, in steps of a tenth below 10: `42 %`, `3.5 %`, `< 0.1 %`.
 #[must_use]
 pub fn percent(share: f64) -> String {
     let p = share * 100.0;
-    if p == 0.0 || p.abs() >= 10.0 {
+    // What would be rounded to 10.0 has a digit less too.
+    if p == 0.0 || p.abs() >= 9.95 {
         format!("{p:.0} %")
     } else if p.abs() >= 0.1 {
         format!("{p:.1} %")

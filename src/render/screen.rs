@@ -30,7 +30,7 @@ pub struct Screen {
     sheet: Option<Filling>,
     /// The display of a bar that has ended, if nothing stands below it.
     vacant: Option<String>,
-    /// The display that was begun last, if nothing stands below it.
+    /// The display that was begun last, if nothing but a vacant one stands below it.
     lowest: Option<String>,
     patience: Duration,
 }
@@ -47,6 +47,8 @@ struct Bar {
     now: Progress,
     since: Instant,
     id: Option<String>,
+    /// What stands right above its display.
+    above: Option<String>,
     moved: bool,
 }
 
@@ -133,6 +135,9 @@ impl Screen {
             if std::mem::take(&mut bar.moved) && (bar.id.is_some() || bar.since.elapsed() >= self.patience) {
                 let text = plain::progress(&bar.now, TEXT.width, Ink::PLAIN);
                 let bundle = Bundle::text(&text).with("text/html", html::progress(&bar.now));
+                if bar.id.is_none() {
+                    bar.above = self.lowest.clone();
+                }
                 bar.id = Some(self.draw(bar.id.take(), bundle, &mut out));
             }
             self.bar = Some(bar);
@@ -213,13 +218,18 @@ impl Screen {
             run.board.set_activity((!ends).then(|| now.clone()));
             run.moved = true;
         } else if !ends {
-            let bar =
-                self.bar.get_or_insert_with(|| Bar { now: now.clone(), since: Instant::now(), id: None, moved: true });
+            let bar = self.bar.get_or_insert_with(|| Bar {
+                now: now.clone(),
+                since: Instant::now(),
+                id: None,
+                above: None,
+                moved: true,
+            });
             bar.now = now.clone();
             bar.moved = true;
-        } else if let Some(id) = self.bar.take().and_then(|bar| bar.id) {
+        } else if let Some((id, above)) = self.bar.take().and_then(|bar| Some((bar.id?, bar.above))) {
             if self.lowest.as_ref() == Some(&id) {
-                self.vacant = Some(id);
+                (self.vacant, self.lowest) = (Some(id), above);
             } else {
                 out.push(blank(id));
             }
@@ -307,7 +317,7 @@ impl Screen {
             (run.id, run.moved) = (None, true);
         }
         if let Some(bar) = &mut self.bar {
-            (bar.id, bar.moved) = (None, true);
+            (bar.id, bar.above, bar.moved) = (None, None, true);
         }
         if let Some(filling) = &mut self.sheet {
             (filling.id, filling.moved) = (None, true);
@@ -323,6 +333,7 @@ impl Screen {
         }
         if let Some(id) = self.vacant.take() {
             out.push(Output::Update(bundle.at(id.clone())));
+            self.lowest = Some(id.clone());
             return id;
         }
         self.displays += 1;

@@ -1,5 +1,5 @@
 use super::*;
-use crate::event::{Cell, Evaluated, Step, Table, Unit};
+use crate::event::{Cell, Chart, Evaluated, Series, Step, Style, Table, Unit};
 use crate::render::tests::fixtures;
 
 fn screen() -> Screen {
@@ -224,4 +224,34 @@ fn what_goes_on_is_shown_again_after_clearing() {
     screen.due();
     assert_eq!(brief(&screen.apply(&Event::Clear)), ["clear"]);
     assert_eq!(brief(&screen.due()), ["+cell-2 r16 on demo · NF4"]);
+}
+
+/// A chart stands once, though a bar stood below it for a while.
+#[test]
+fn the_picture_of_a_sheet_follows_it_where_a_bar_has_been() {
+    let mut screen = screen();
+    let sheet = |ends| {
+        let points = vec![(0.0, 2.0), (1.0, 1.0)];
+        let series = vec![Series { name: "a".into(), points, style: Style::Bold }];
+        let chart = Chart { title: "losses".into(), x: "step", y: "loss", series, x_max: None };
+        Event::Sheet(Box::new(Sheet { chart, ends, ..Sheet::default() }))
+    };
+    // Whether the sheet leaves its chart to a picture, and whether there is one.
+    let pictures = |outputs: &[Output]| {
+        let has = |output: &Output, kind: &str, what: &str| match output {
+            Output::Display(bundle) | Output::Update(bundle) => {
+                bundle.data.get(kind).and_then(|data| data.as_str()).is_some_and(|data| data.contains(what))
+            }
+            _ => false,
+        };
+        let any = |kind, what| outputs.iter().any(|output| has(output, kind, what));
+        (any("text/html", "loralab-chart"), any("image/svg+xml", "<svg"))
+    };
+    screen.apply(&sheet(false));
+    assert_eq!(pictures(&screen.due()), (false, false));
+    for done in [1, 3, 4] {
+        screen.apply(&progress(done));
+        screen.due();
+    }
+    assert_eq!(pictures(&screen.apply(&sheet(true))), (true, true));
 }
